@@ -1,0 +1,141 @@
+"""The C core: timer thread, engines, windows and the pprof encoder.
+
+Everything here is internal to pyprof; applications use the names of `pyprof` itself.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import final
+
+SUPPORTED: bool
+"""Whether sampling is compiled in (Linux, not `-DPYPROF_PORTABLE`)."""
+
+# Columns of a window: what `Window.encode` can put under a sample type.
+SAMPLES: int
+"""Ticks at which the stack was seen, missed ticks included."""
+CPU_SAMPLES: int
+"""Ticks at which the stack was charged with CPU time."""
+CPU_NS: int
+"""CPU time by the thread's own clock, nanoseconds."""
+WALL_NS: int
+"""Wall time, nanoseconds."""
+
+@final
+class Window:
+    """Stacks and their values over one upload interval.
+
+    The sampler makes and fills windows; one made from Python is for tests and converters.
+    """
+
+    def __init__(self, max_bytes: int = ...) -> None: ...
+    def add(
+        self,
+        stack: Iterable[tuple[str, str, int, int]],
+        *,
+        samples: int = 0,
+        cpu_samples: int = 0,
+        cpu_ns: int = 0,
+        wall_ns: int = 0,
+        truncated: bool = False,
+    ) -> None:
+        """Add values to a stack of (qualname, filename, first line, line), leaf first."""
+
+    @property
+    def files(self) -> list[str]:
+        """The distinct `co_filename`s of the window, in the order `encode` wants them described."""
+
+    @property
+    def start_ns(self) -> int:
+        """Start, nanoseconds of Unix time."""
+
+    @property
+    def duration_ns(self) -> int: ...
+    @property
+    def period_ns(self) -> int: ...
+    @property
+    def stacks(self) -> int:
+        """Number of distinct stacks."""
+
+    @property
+    def bytes(self) -> int:
+        """Memory the window holds, bytes."""
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Losses of this window: ticks, missed, overflowed, unplaced_cpu_ns, dropped_windows (dropped before it)."""
+
+    def encode(
+        self,
+        sample_types: Sequence[tuple[str, str, int]],
+        *,
+        period_type: tuple[str, str],
+        period: int,
+        files: Sequence[tuple[str, str]] | None = None,
+        labels: Mapping[str, int] | None = None,
+        comments: Sequence[str] = (),
+        default_sample_type: str = "",
+        mapping: str = "",
+    ) -> bytes:
+        """The window as an uncompressed pprof message.
+
+        sample_types: (type, unit, column) in order.
+        files: for each entry of `Window.files` the path to show and the module that prefixes its
+            functions ("" for none); None shows `co_filename` and bare qualnames.
+        labels: numeric labels put on every sample.
+        A sample whose selected values are all zero is left out.
+        """
+
+@final
+class Thread:
+    """An operating system thread of our own, joined by `join`; no `threading` machinery, no patched locks."""
+
+    def __init__(self, target: Callable[[], object], name: str) -> None:
+        """Starts at once; every signal but the synchronous ones is blocked in it."""
+
+    def join(self, timeout: float) -> bool:
+        """Wait (GIL released) at most `timeout` seconds for the end; whether it ended."""
+
+@final
+class Event:
+    """A flag that threads of any kind wait for without the GIL and without Python locks."""
+
+    def __init__(self) -> None: ...
+    def set(self) -> None: ...
+    def clear(self) -> None: ...
+    def is_set(self) -> bool: ...
+    def wait(self, timeout: float) -> bool: ...
+
+def start(
+    *,
+    period_ns: int,
+    window_ns: int,
+    max_frames: int,
+    ring_windows: int,
+    window_bytes: int,
+    raw_walk: bool,
+) -> None:
+    """Start the timer thread (main interpreter only; RuntimeError elsewhere or when one runs)."""
+
+def stop() -> None:
+    """End the timer thread, join it, and push the window it was filling onto the ring."""
+
+def rotate(timeout: float) -> bool:
+    """Push the current window onto the ring now; whether that happened within `timeout` seconds."""
+
+def take(timeout: float) -> Window | None:
+    """The oldest window of the ring, waiting (GIL released) at most `timeout` seconds for one or for `wake()`."""
+
+def wake() -> None:
+    """End a `take` that waits."""
+
+def exclude_thread() -> None:
+    """Leave the calling thread out of profiles; its CPU time counts as pyprof's own."""
+
+def after_fork_child() -> None:
+    """Reset everything that the parent's threads owned; nothing runs until `start`."""
+
+def stats() -> dict[str, int]:
+    """Counters since `start`: ticks, missed, stacks, own_cpu_ns, unplaced_cpu_ns, dropped_windows, overflowed, bytes, …"""
+
+def is_main_interpreter() -> bool: ...
+def native_threads() -> int:
+    """Threads of the process as the kernel counts them; 0 where it cannot be told."""
