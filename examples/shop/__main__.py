@@ -1,0 +1,49 @@
+"""Serve the shop: `python -m shop [--port N] [--database PATH]`, from the directory `examples`."""
+
+import argparse
+import logging
+import signal
+import tempfile
+from pathlib import Path
+
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from . import create_app
+
+
+class KeepAliveHandler(WSGIRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+
+def end(signum: int, frame: object) -> None:
+    raise SystemExit(0)
+
+
+def serve(port: int, database: Path) -> None:
+    """Serve on the loopback until SIGTERM or SIGINT; the address is the first line of stdout."""
+    server = make_server(
+        "127.0.0.1", port, create_app(database), threaded=True, request_handler=KeepAliveHandler
+    )
+    # Connections that clients keep open must not hold up the exit.
+    server.daemon_threads = True  # type: ignore[attr-defined]
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    print(f"http://127.0.0.1:{server.server_port}", flush=True)
+    server.serve_forever()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="shop", description="A small web shop on the loopback.")
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free one (default)")
+    parser.add_argument("--database", type=Path, help="SQLite file; a temporary one unless given")
+    arguments = parser.parse_args()
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    if arguments.database is not None:
+        serve(arguments.port, arguments.database)
+        return
+    with tempfile.TemporaryDirectory(prefix="shop-") as directory:
+        serve(arguments.port, Path(directory) / "shop.sqlite")
+
+
+if __name__ == "__main__":
+    main()
