@@ -1,0 +1,103 @@
+"""Flat and cumulative values by function name: the table that `top` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pyprof.pprof.errors import printable
+from pyprof.pprof.model import Profile, Sample
+from pyprof.pprof.units import choose_scale, format_percent
+
+__all__ = ["Row", "format_top", "top"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One function of the table.
+
+    flat: value of the samples in which it runs itself; cum: of those that have it anywhere on the
+    stack, counted once a stack. The shares are of the profile's total, 0 to 1; `sum_share` adds up
+    `flat_share` from the first row to this one.
+    """
+
+    name: str
+    flat: int
+    cum: int
+    flat_share: float
+    sum_share: float
+    cum_share: float
+
+
+def top(
+    profile: Profile, sample_type: str | None = None, *, by_cum: bool = False, limit: int | None = None
+) -> list[Row]:
+    """Rows by flat (or cum) value, largest first, equal ones by name; at most `limit` of them."""
+    index = profile.sample_type_index(sample_type)
+    flat: dict[str, int] = {}
+    cum: dict[str, int] = {}
+    names: dict[int, tuple[str, ...]] = {}
+    total = 0
+    for sample in profile.samples:
+        value = sample.values[index]
+        if value == 0:
+            continue
+        total += abs(value)
+        stack = _distinct_names(sample, names)
+        for name in stack:
+            cum[name] = cum.get(name, 0) + value
+        if stack:
+            leaf = next(iter(stack))
+            flat[leaf] = flat.get(leaf, 0) + value
+
+    def order(name: str) -> tuple[int, str, int]:
+        own, all_ = abs(flat.get(name, 0)), abs(cum[name])
+        return (-all_, name, -own) if by_cum else (-own, name, -all_)
+
+    rows = []
+    running = 0
+    whole = total or 1
+    for name in sorted(cum, key=order)[:limit]:
+        own = flat.get(name, 0)
+        running += own
+        rows.append(Row(name, own, cum[name], own / whole, running / whole, cum[name] / whole))
+    return rows
+
+
+def format_top(rows: Sequence[Row], unit: str) -> str:
+    """The rows as text in the columns Flat, Flat%, Sum%, Cum, Cum%, Name, all values in one scale.
+
+    unit: of the values, as in the profile's sample type (`nanoseconds`, `bytes`, `count`).
+    """
+    largest = max(rows, key=lambda row: abs(row.cum_share), default=None)
+    total = round(largest.cum / largest.cum_share) if largest and largest.cum_share else 0
+    scale = choose_scale(unit, (row.flat or row.cum for row in rows), total)
+    table = [("Flat", " Flat%", "  Sum%", "Cum", "  Cum%", "Name")]
+    for row in rows:
+        table.append(
+            (
+                scale.format(row.flat),
+                format_percent(row.flat_share),
+                format_percent(row.sum_share),
+                scale.format(row.cum),
+                format_percent(row.cum_share),
+                printable(row.name),
+            )
+        )
+    flat_width = max(len(line[0]) for line in table)
+    cum_width = max(len(line[3]) for line in table)
+    return "".join(
+        f"{flat:>{flat_width}} {flat_share} {sum_share} {cum:>{cum_width}} {cum_share}  {name}\n"
+        for flat, flat_share, sum_share, cum, cum_share, name in table
+    )
+
+
+def _distinct_names(sample: Sample, names: dict[int, tuple[str, ...]]) -> dict[str, None]:
+    """The functions of a stack, leaf first, each once."""
+    stack: dict[str, None] = {}
+    for location in sample.locations:
+        called = names.get(id(location))
+        if called is None:
+            called = names[id(location)] = tuple(location.names())
+        stack.update(dict.fromkeys(called))
+    return stack
