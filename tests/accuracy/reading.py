@@ -1,0 +1,231 @@
+"""Recordings: running one of `programs/` under a sampler, and what its profile says.
+
+The pprof files are decoded here, from the wire format, on purpose: a mistake that pyprof's reader and writer
+share would otherwise go unseen.
+"""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+PROGRAMS = Path(__file__).with_name("programs")
+
+
+class Frame(NamedTuple):
+    name: str
+    file: str
+    line: int
+
+
+class Stack(NamedTuple):
+    frames: tuple[Frame, ...]
+    """Leaf first."""
+    values: dict[str, int]
+    """By sample type; times in nanoseconds."""
+
+
+def fields(data: bytes) -> Iterator[tuple[int, Any]]:
+    """(field number, int or bytes) of one protobuf message."""
+    position = 0
+
+    def varint() -> int:
+        nonlocal position
+        value = shift = 0
+        while True:
+            byte = data[position]
+            position += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while position < len(data):
+        key = varint()
+        if key & 7 == 0:
+            yield key >> 3, varint()
+        else:
+            assert key & 7 == 2, "profile.proto has varints and bytes only"
+            size = varint()
+            assert position + size <= len(data)
+            yield key >> 3, data[position : position + size]
+            position += size
+
+
+def integers(value: Any) -> list[int]:
+    """A repeated integer field's value, packed or not."""
+    if isinstance(value, int):
+        return [value]
+    return [item for _, item in fields(b"".join(b"\x08" + v for v in split_varints(value)))]
+
+
+def split_varints(data: bytes) -> Iterator[bytes]:
+    start = 0
+    for position, byte in enumerate(data):
+        if byte < 0x80:
+            yield data[start : position + 1]
+            start = position + 1
+
+
+def decode(data: bytes) -> list[Stack]:
+    """The stacks of one pprof message, gzipped or not."""
+    if data[:2] == b"\x1f\x8b":
+        data = gzip.decompress(data)
+    types, samples, locations, functions, strings = [], [], {}, {}, []
+    for number, value in fields(data):
+        if number == 1:
+            types.append(dict(fields(value)).get(1, 0))
+        elif number == 2:
+            samples.append(value)
+        elif number == 4:
+            identity, lines = 0, []
+            for inner, content in fields(value):
+                if inner == 1:
+                    identity = content
+                elif inner == 4:
+                    lines.append(dict(fields(content)))
+            locations[identity] = lines
+        elif number == 5:
+            function = dict(fields(value))
+            functions[function[1]] = function
+        elif number == 6:
+            strings.append(value.decode())
+    stacks = []
+    for sample in samples:
+        ids: list[int] = []
+        values: list[int] = []
+        for number, value in fields(sample):
+            if number in (1, 2):
+                (ids if number == 1 else values).extend(integers(value))
+        frames = []
+        for identity in ids:
+            for line in locations[identity]:
+                function = functions[line[1]]
+                frames.append(Frame(strings[function.get(2, 0)], strings[function.get(4, 0)], line.get(2, 0)))
+        named = {strings[kind]: value for kind, value in zip(types, values, strict=True)}
+        stacks.append(Stack(tuple(frames), named))
+    return stacks
+
+
+def is_profilers(stack: Stack) -> bool:
+    """Whether the stack is of `pyprof.start` or `stop` themselves, called by the program."""
+    return any(frame.name.startswith("pyprof.") for frame in stack.frames)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Stacks with sums over them."""
+
+    stacks: Sequence[Stack]
+
+    def total(self, kind: str = "cpu") -> int:
+        return sum(stack.values[kind] for stack in self.stacks)
+
+    def flat(self, kind: str = "cpu") -> dict[str, int]:
+        sums: dict[str, int] = defaultdict(int)
+        for stack in self.stacks:
+            sums[stack.frames[0].name] += stack.values[kind]
+        return sums
+
+    def cum(self, kind: str = "cpu") -> dict[str, int]:
+        sums: dict[str, int] = defaultdict(int)
+        for stack in self.stacks:
+            for name in {frame.name for frame in stack.frames}:
+                sums[name] += stack.values[kind]
+        return sums
+
+    def where(self, keep: Callable[[Stack], bool]) -> "Profile":
+        return Profile([stack for stack in self.stacks if keep(stack)])
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A program's profile and its own account of what it did."""
+
+    profile: Profile
+    """Without the stacks of `start` and `stop`."""
+    whole: Profile
+    truth: dict[str, Any]
+
+    def share_errors(self) -> dict[str, tuple[float, float]]:
+        """(measured, true) of each function that the program measured, in points of the CPU total."""
+        total = self.profile.total()
+        assert total > 0, "no CPU time in the profile"
+        true_total = self.truth["cpu_least"]
+        result = {}
+        for kind in ("flat", "cum"):
+            measured = getattr(self.profile, kind)()
+            for name, seconds in self.truth[kind].items():
+                result[f"{name} ({kind})"] = (
+                    100 * measured.get(name, 0) / total,
+                    100 * seconds / true_total,
+                )
+        return result
+
+    def check(self, points: float = 2.0, percent: float = 2.0) -> None:
+        """Every share within `points` of the truth, and the total within `percent` of the threads' clocks."""
+        shares = self.share_errors()
+        wrong = {
+            name: f"measured {measured:.2f} %, true {true:.2f} %"
+            for name, (measured, true) in shares.items()
+            if abs(measured - true) > points
+        }
+        assert not wrong, f"{wrong}\nall: {shares}\n{self.truth['notes'].get('stats')}"
+        total = self.whole.total() / 1e9
+        least, most = self.truth["cpu_least"], self.truth["cpu_most"]
+        assert least * (1 - percent / 100) <= total <= most * (1 + percent / 100), (
+            f"{total:.3f} CPU seconds in the profile, {least:.3f} to {most:.3f} by the threads' clocks"
+        )
+
+
+def run_python(arguments: Sequence[str], *, cpu: int | None, timeout: float = 120, **environ: str) -> str:
+    """Run this interpreter, pinned to a CPU or not, and return its stdout."""
+    code = (
+        "import os, sys\n"
+        f"if {cpu!r} is not None: os.sched_setaffinity(0, {{{cpu!r}}})\n"
+        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])\n"
+    )
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYPROF_")}
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env={**inherited, "PYTHONIOENCODING": "utf-8", **environ},
+    )
+    assert done.returncode == 0, f"exit {done.returncode}\n{done.stderr}"
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stdout
+
+
+def read_directory(directory: Path) -> Profile:
+    files = sorted(directory.rglob("*.pb.gz"))
+    assert files, f"no profile in {directory}: {list(directory.rglob('*'))}"
+    return Profile([stack for file in files for stack in decode(file.read_bytes())])
+
+
+def record(
+    program: str, directory: Path, *, cpu: int | None = None, sampler: str = "pyprof", **options: Any
+) -> Recording:
+    """Run `programs/<program>.py` under the sampler; `options` are those of `pyprof.start`."""
+    options.setdefault("sample_rate", 100)
+    request = {"sampler": sampler, "output": str(directory), "options": options, "cpu": cpu}
+    stdout = run_python([str(PROGRAMS / f"{program}.py"), json.dumps(request)], cpu=cpu)
+    truth = json.loads(stdout.splitlines()[-1])
+    if sampler == "naive":
+        whole = Profile(
+            [
+                Stack(tuple(Frame(*frame) for frame in stack["frames"]), stack["values"])
+                for stack in truth["stacks"]
+            ]
+        )
+    else:
+        whole = read_directory(directory)
+    return Recording(whole.where(lambda stack: not is_profilers(stack)), whole, truth)

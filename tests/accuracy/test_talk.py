@@ -1,0 +1,62 @@
+"""The talk's program through the ways that users take: `pyprof run`, PYPROF_ENABLED=1, `pyprof.profile()`.
+
+Four long phases: at most one gap (10 ms) a border in 4 s of CPU, 0.2 points standard deviation.
+Seen to fail: with the ratio of examples/talk.py changed to 3 : 18 : 5 : 5 : 5.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from .reading import Profile, decode, is_profilers, read_directory, run_python
+
+pytestmark = pytest.mark.accuracy
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SECONDS = 4.0
+# (flat, cum), as the talk prints them.
+TALK = {
+    "doALot": (52.6, 65.8),
+    "prepare": (26.3, 26.3),
+    "doLittle": (13.2, 26.3),
+    "main": (7.9, 100.0),
+}
+
+
+def check(profile: Profile, module: str = "__main__") -> None:
+    program = profile.where(lambda stack: not is_profilers(stack))
+    flat, cum, total = program.flat(), program.cum(), program.total()
+    measured = {
+        name: (100 * flat[f"{module}.{name}"] / total, 100 * cum[f"{module}.{name}"] / total) for name in TALK
+    }
+    for name, shares in TALK.items():
+        assert measured[name] == pytest.approx(shares, abs=2), measured
+    # The interpreter's own start and end stand beside the program's 4 s.
+    assert total / 1e9 == pytest.approx(SECONDS, rel=0.02, abs=0.15)
+
+
+def test_run(tmp_path: Path, cpu: int | None) -> None:
+    output = tmp_path / "talk.pb.gz"
+    run_python(["-m", "pyprof", "run", "-o", str(output), str(EXAMPLES / "talk.py"), str(SECONDS)], cpu=cpu)
+    check(Profile(decode(output.read_bytes())))
+
+
+def test_autostart(tmp_path: Path, cpu: int | None) -> None:
+    run_python(
+        [str(EXAMPLES / "talk.py"), str(SECONDS)],
+        cpu=cpu,
+        PYPROF_ENABLED="1",
+        PYPROF_OUTPUT=str(tmp_path / "profiles"),
+    )
+    check(read_directory(tmp_path / "profiles"))
+
+
+def test_profile(tmp_path: Path, cpu: int | None) -> None:
+    output = tmp_path / "talk.pb"
+    code = (
+        "import sys, pyprof; sys.path.insert(0, sys.argv[1]); import talk\n"
+        "with pyprof.profile(sample_rate=200) as p: talk.main(float(sys.argv[2]))\n"
+        "open(sys.argv[3], 'wb').write(p.pprof())\n"
+    )
+    run_python(["-c", code, str(EXAMPLES), str(SECONDS), str(output)], cpu=cpu)
+    check(Profile(decode(output.read_bytes())), module="talk")
