@@ -1,0 +1,297 @@
+"""The options: one table, from which arguments, environment variables, help and flags are derived.
+
+An option is an argument of `pyprof.start()` and the environment variable `PYPROF_<NAME>`. Adding one
+means an entry in `OPTIONS` and an annotation in `Config` (a test compares the two).
+
+Written without `dataclasses`, `pathlib`, `re` and `urllib`: each of them costs as much as all the rest
+of `import pyprof`.
+"""
+# ruff: noqa: PTH100, PTH119, PTH120, PTH122
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+
+from .option_kinds import (
+    HEADERS,
+    MASK,
+    TAGS,
+    Boolean,
+    Choice,
+    FilePath,
+    FrozenPairs,
+    HeaderText,
+    Integer,
+    Kind,
+    Number,
+    Pairs,
+    Text,
+    Url,
+    mask_url,
+)
+
+PREFIX = "PYPROF_"
+
+# Variables that are not options: read by the build, or passed between processes of ours.
+NOT_OPTIONS = frozenset({"PYPROF_PORTABLE"})
+INTERNAL_PREFIX = "PYPROF__"
+
+
+class Option:
+    """One row of the table."""
+
+    __slots__ = ("default", "help", "kind", "name", "secret")
+
+    def __init__(self, name: str, kind: Kind, default: object, help: str, *, secret: bool = False) -> None:
+        self.name, self.kind, self.default, self.help, self.secret = name, kind, default, help, secret
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return PREFIX + self.name.upper()
+
+    @property
+    def flag(self) -> str:
+        """Its command line flag."""
+        return "--" + self.name.replace("_", "-")
+
+    def parse(self, text: str) -> object:
+        """The value that `text`, from the environment or a command line, stands for; ValueError."""
+        return self._checked(text, self.kind.parse)
+
+    def check(self, value: object) -> object:
+        """The value of an argument in its final type; ValueError with the option's name."""
+        return self._checked(value, self.kind.check)
+
+    def _checked(self, value: object, by: Callable[..., object]) -> object:
+        try:
+            return by(value)
+        except Exception as error:
+            # A hostile __fspath__ or mapping may raise anything; the caller is promised ValueError.
+            raise ValueError(self.refusal(value)) from (None if isinstance(error, ValueError) else error)
+
+    def refusal(self, value: object) -> str:
+        """Why a value is refused; never shows a secret."""
+        return f"{self.name} {self.kind.allowed}, not {self.shown(value)}"
+
+    def shown(self, value: object) -> str:
+        """The value for logs and reprs."""
+        if value is None:
+            return "None"
+        if isinstance(self.kind, Pairs) and self.secret and isinstance(value, FrozenPairs):
+            return repr(dict.fromkeys(value, MASK))
+        if self.secret:
+            return MASK
+        try:
+            text = mask_url(value) if isinstance(self.kind, Url) and isinstance(value, str) else repr(value)
+        except Exception:  # a huge int, or a broken __repr__
+            text = f"a value of type {type(value).__name__}"
+        return text if len(text) <= 100 else text[:100] + "…"
+
+
+LEVELS = Choice("debug", "info", "warning", "error", "critical")
+
+OPTIONS: tuple[Option, ...] = (
+    Option("service_name", Text(), None, "name of the service (else OTEL_SERVICE_NAME, else the program's)"),
+    Option("enabled", Boolean(), False, "start with the interpreter (autostart only)"),
+    Option("exporter", Choice("pyroscope", "none"), "pyroscope", "where profiles are pushed"),
+    Option("server_url", Url(), "http://localhost:4040", "URL of the profiling server"),
+    Option("output", FilePath(), None, "directory or file for pprof files; set alone, nothing is pushed"),
+    Option("sample_rate", Number(1, 10_000, "Hz"), 100.0, "samples a second"),
+    Option("upload_interval", Number(0.1, 3600, "seconds"), 10.0, "seconds that one profile covers"),
+    Option("engine", Choice("auto", "current_frames"), "auto", "how stacks are read"),
+    Option("cpu", Boolean(), True, "CPU profile"),
+    Option("wall", Boolean(), True, "wall profile"),
+    Option("memory", Choice("off", aliases={False: "off"}), "off", "memory profile"),
+    Option("max_frames", Integer(1, 1000), 256, "frames kept of a stack, from the leaf"),
+    Option("ring_windows", Integer(1, 1024), 6, "profiles that wait in memory for a slow server, at most"),
+    Option("tags", TAGS, None, "labels on every profile: name=value,name=value"),
+    Option("auth_token", HeaderText(), None, "bearer token for the server", secret=True),
+    Option("basic_auth_user", Text(without=":"), None, "user for HTTP basic authentication"),
+    Option("basic_auth_password", Text(), None, "password for HTTP basic authentication", secret=True),
+    Option("tenant_id", HeaderText(), None, "tenant (X-Scope-OrgID)"),
+    Option("headers", HEADERS, None, "further HTTP headers: name=value,name=value", secret=True),
+    Option("timeout", Number(0.1, 600, "seconds"), 10.0, "bound of one upload, answer included"),
+    Option("exit_timeout", Number(0, 300, "seconds"), 2.0, "bound of the last upload when the program ends"),
+    Option("strict", Boolean(), False, "raise where profiling is impossible, instead of one warning"),
+    Option("log_level", LEVELS, "warning", "level of pyprof's log"),
+)  # fmt: skip
+_BY_NAME = {option.name: option for option in OPTIONS}
+
+
+class Config:
+    """The options of one profiler, checked and complete. Immutable; its repr masks secrets."""
+
+    service_name: str
+    enabled: bool
+    exporter: str
+    server_url: str
+    output: str | None
+    sample_rate: float
+    upload_interval: float
+    engine: str
+    cpu: bool
+    wall: bool
+    memory: str
+    max_frames: int
+    ring_windows: int
+    tags: Mapping[str, str]
+    auth_token: str | None
+    basic_auth_user: str | None
+    basic_auth_password: str | None
+    tenant_id: str | None
+    headers: Mapping[str, str]
+    timeout: float
+    exit_timeout: float
+    strict: bool
+    log_level: str
+
+    def __init__(self, **values: object) -> None:
+        """Arguments are checked like those of `load`; the environment is not looked at."""
+        given = _check_arguments(values)
+        self.__dict__.update(_complete(given, environ={}))
+
+    @classmethod
+    def load(
+        cls,
+        arguments: Mapping[str, object],
+        environ: Mapping[str, str] | None = None,
+        warn: Callable[[str], object] = lambda message: None,
+    ) -> "Config":
+        """Options from code, then the environment, then the defaults.
+
+        arguments: option name → value; None stands for "not given" where the default is nothing.
+        environ: os.environ if None.
+        warn: called with one line for each variable that is wrong or unknown.
+        Raises ValueError with the option's name for what is wrong in `arguments`.
+        """
+        environ = os.environ if environ is None else environ
+        given = _read_environment(environ, warn)
+        arguments = _check_arguments(arguments)
+        if "auth_token" in arguments and not arguments.keys() & {"basic_auth_user", "basic_auth_password"}:
+            given.pop("basic_auth_user", None)
+            given.pop("basic_auth_password", None)
+        elif arguments.keys() & {"basic_auth_user", "basic_auth_password"} and "auth_token" not in arguments:
+            given.pop("auth_token", None)
+        elif "auth_token" in given and given.keys() & {"basic_auth_user", "basic_auth_password"}:
+            warn("PYPROF_AUTH_TOKEN and PYPROF_BASIC_AUTH_… exclude each other: the token is used")
+            given.pop("basic_auth_user", None)
+            given.pop("basic_auth_password", None)
+        given.update(arguments)
+        config = cls.__new__(cls)
+        config.__dict__.update(_complete(given, environ))
+        return config
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"the configuration cannot be changed ({name})")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"the configuration cannot be changed ({name})")
+
+    def __eq__(self, other: object) -> bool:
+        return self.__dict__ == other.__dict__ if isinstance(other, Config) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(tuple(tuple(v.items()) if isinstance(v, dict) else v for v in self.__dict__.values()))
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{option.name}={option.shown(getattr(self, option.name))}" for option in OPTIONS)
+        return f"Config({shown})"
+
+
+def _check_arguments(arguments: Mapping[str, object]) -> dict[str, object]:
+    checked: dict[str, object] = {}
+    for name, value in arguments.items():
+        option = _BY_NAME.get(name)
+        if option is None:
+            raise ValueError(f"unknown option {name!r}{_hint(str(name), _BY_NAME)}")
+        if value is None and option.default is None:
+            continue
+        checked[name] = option.check(value)
+    if "auth_token" in checked and checked.keys() & {"basic_auth_user", "basic_auth_password"}:
+        raise ValueError("auth_token excludes basic_auth_user and basic_auth_password: one of the two")
+    return checked
+
+
+def _read_environment(environ: Mapping[str, str], warn: Callable[[str], object]) -> dict[str, object]:
+    given: dict[str, object] = {}
+    variables = {option.variable: option for option in OPTIONS}
+    for variable, text in sorted(environ.items()):
+        if not variable.startswith(PREFIX) or variable.startswith(INTERNAL_PREFIX) or variable in NOT_OPTIONS:
+            continue
+        option = variables.get(variable)
+        if option is None:
+            warn(f"unknown environment variable {variable}{_hint(variable, variables)}")
+        elif text.strip():  # set but empty is how many tools say "not set"
+            try:
+                given[option.name] = option.parse(text)
+            except ValueError:
+                warn(f"{variable}: {option.refusal(text)}; the default is used")
+    return given
+
+
+def _hint(name: str, known: Mapping[str, object]) -> str:
+    from difflib import get_close_matches  # only on this path: a mistake was made
+
+    close = get_close_matches(name, known, n=1, cutoff=0.6)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _complete(given: dict[str, object], environ: Mapping[str, str]) -> dict[str, object]:
+    values = {option.name: given.get(option.name, option.default) for option in OPTIONS}
+    for name in ("tags", "headers"):
+        if values[name] is None:
+            values[name] = FrozenPairs()
+    if values["output"] is not None and not given.keys() & {"exporter", "server_url"}:
+        values["exporter"] = "none"
+    if values["service_name"] is None:
+        values["service_name"] = _default_service_name(environ)
+    return values
+
+
+def _default_service_name(environ: Mapping[str, str]) -> str:
+    option = _BY_NAME["service_name"]
+    for candidate in (environ.get("OTEL_SERVICE_NAME", ""), program_name()):
+        try:
+            return str(option.check(candidate))
+        except ValueError:
+            continue
+    return "python"
+
+
+def program_name() -> str:
+    """The script's stem, the module's name under `-m`, else `python`."""
+    main = sys.modules.get("__main__")
+    name = getattr(getattr(main, "__spec__", None), "name", None)
+    if isinstance(name, str) and name != "__main__":
+        return name.removesuffix(".__main__")
+    argv = getattr(sys, "argv", None) or [""]
+    if argv[0] == "-m":  # autostart: the module has not been looked for yet
+        return _module_of(getattr(sys, "orig_argv", [])).removesuffix(".__main__") or "python"
+    if argv[0] in ("", "-", "-c"):
+        return "python"
+    path = os.path.normpath(argv[0])
+    stem = os.path.splitext(os.path.basename(path))[0]
+    if stem == "__main__":
+        stem = os.path.basename(os.path.dirname(os.path.abspath(path)))
+    return stem or "python"
+
+
+def _module_of(argv: list[str]) -> str:
+    """The module that an interpreter's command line runs with `-m`."""
+    words = iter(argv[1:])
+    for word in words:
+        if word.startswith("--"):
+            if word == "--check-hash-based-pycs":
+                next(words, None)
+            continue
+        if not word.startswith("-"):
+            return ""
+        for position, letter in enumerate(word[1:], start=2):
+            if letter == "m":
+                return word[position:] or next(words, "")
+            if letter in "WXc":  # takes the rest of the word, or the next one
+                if not word[position:]:
+                    next(words, None)
+                break
+    return ""
