@@ -1,0 +1,220 @@
+/* The walk over a thread's frames. See interpreter.h. */
+#define Py_BUILD_CORE 1 /* _PyInterpreterFrame and _Py_DebugOffsets are not in the public headers */
+#include "cpython/version.h"
+
+#if PYPROF_KNOWN_LAYOUT
+#include "internal/pycore_frame.h"
+#include "internal/pycore_runtime.h"
+#if PYPROF_FREE_THREADED
+#include "internal/pycore_code.h"
+#endif
+#endif
+#undef Py_BUILD_CORE
+
+#include "cpython/interpreter.h"
+
+#include <string.h>
+
+#define CODE_UNIT ((int32_t)sizeof(_Py_CODEUNIT))
+
+#if PYPROF_KNOWN_LAYOUT
+
+/* A frame as the walk needs it, whatever the version. */
+typedef struct {
+    const char *previous;
+    PyCodeObject *code; /* NULL: no Python frame, or one that has not begun */
+    int32_t lasti;
+} frame_view;
+
+#if PYPROF_HAS_DEBUG_OFFSETS
+
+static inline const char *
+load_pointer(const char *base, uint64_t offset)
+{
+    const char *value;
+    memcpy(&value, base + offset, sizeof(value));
+    return value;
+}
+
+static const char *
+current_frame(PyThreadState *tstate)
+{
+    return load_pointer((const char *)tstate, _PyRuntime.debug_offsets.thread_state.current_frame);
+}
+
+static inline const char *
+bytecode_of(const char *frame, PyCodeObject *code)
+{
+#if PYPROF_FREE_THREADED
+    /* Each thread runs its own copy of the bytecode. */
+    int32_t index;
+    memcpy(&index, frame + _PyRuntime.debug_offsets.interpreter_frame.tlbc_index, sizeof(index));
+    const char *entries = load_pointer((const char *)code, _PyRuntime.debug_offsets.code_object.co_tlbc);
+    return load_pointer(entries, offsetof(_PyCodeArray, entries) + (uint64_t)index * sizeof(char *));
+#else
+    (void)frame;
+    return (const char *)code + _PyRuntime.debug_offsets.code_object.co_code_adaptive;
+#endif
+}
+
+static frame_view
+view_frame(const char *frame)
+{
+    const _Py_DebugOffsets *at = &_PyRuntime.debug_offsets;
+    frame_view view = {load_pointer(frame, at->interpreter_frame.previous), NULL, 0};
+    char owner = frame[at->interpreter_frame.owner];
+    if (owner >= PYPROF_FIRST_NON_PYTHON_OWNER) {
+        return view;
+    }
+    uintptr_t executable = (uintptr_t)load_pointer(frame, at->interpreter_frame.executable);
+#if PYPROF_TAGGED_EXECUTABLE
+    executable &= ~(uintptr_t)3;
+#endif
+    PyCodeObject *code = (PyCodeObject *)executable;
+    const char *ip = load_pointer(frame, at->interpreter_frame.instr_ptr);
+    ptrdiff_t lasti = ip - bytecode_of(frame, code);
+    if (owner != FRAME_OWNED_BY_GENERATOR && lasti < (ptrdiff_t)code->_co_firsttraceable * CODE_UNIT) {
+        return view;
+    }
+    view.code = code;
+    view.lasti = (int32_t)lasti;
+    return view;
+}
+
+static const char *
+layout_obstacle(void)
+{
+    const _Py_DebugOffsets *at = &_PyRuntime.debug_offsets;
+    if (memcmp(at->cookie, "xdebugpy", 8) != 0) {
+        return "the interpreter's debug offsets have an unknown cookie";
+    }
+    if (at->version >> 16 != PY_VERSION_HEX >> 16) {
+        return "the interpreter is not of the minor version that pyprof was compiled for";
+    }
+    if ((at->free_threaded != 0) != PYPROF_FREE_THREADED) {
+        return "the interpreter and pyprof disagree on free threading";
+    }
+    if (at->interpreter_frame.owner >= at->interpreter_frame.size ||
+        at->interpreter_frame.instr_ptr >= at->interpreter_frame.size ||
+        at->thread_state.current_frame >= at->thread_state.size ||
+        at->thread_state.native_thread_id >= at->thread_state.size ||
+        at->interpreter_state.threads_head >= at->interpreter_state.size ||
+        at->interpreter_state.ceval_gil >= at->interpreter_state.size) {
+        return "the interpreter's debug offsets are out of bounds";
+    }
+    return NULL;
+}
+
+#else /* 3.11, 3.12: the structures did not change within a minor version */
+
+static const char *
+current_frame(PyThreadState *tstate)
+{
+    return (const char *)tstate->cframe->current_frame;
+}
+
+static frame_view
+view_frame(const char *pointer)
+{
+    const _PyInterpreterFrame *frame = (const _PyInterpreterFrame *)pointer;
+    frame_view view = {(const char *)frame->previous, NULL, 0};
+    if (frame->owner >= PYPROF_FIRST_NON_PYTHON_OWNER) {
+        return view;
+    }
+    PyCodeObject *code = frame->f_code;
+    ptrdiff_t lasti = (const char *)frame->prev_instr - (const char *)_PyCode_CODE(code);
+    if (frame->owner != FRAME_OWNED_BY_GENERATOR && lasti < (ptrdiff_t)code->_co_firsttraceable * CODE_UNIT) {
+        return view;
+    }
+    view.code = code;
+    view.lasti = (int32_t)lasti;
+    return view;
+}
+
+static const char *
+layout_obstacle(void)
+{
+    return Py_Version >> 16 == PY_VERSION_HEX >> 16
+               ? NULL
+               : "the interpreter is not of the minor version that pyprof was compiled for";
+}
+
+#endif
+
+size_t
+pyprof_walk_raw(PyThreadState *tstate, pyprof_code_frame *frames, size_t max, bool *truncated)
+{
+    size_t depth = 0;
+    *truncated = false;
+    for (const char *frame = current_frame(tstate); frame != NULL;) {
+        frame_view view = view_frame(frame);
+        if (view.code != NULL) {
+            if (depth == max) {
+                *truncated = true;
+                break;
+            }
+            frames[depth++] = (pyprof_code_frame){view.code, view.lasti};
+        }
+        frame = view.previous;
+    }
+    return depth;
+}
+
+#else
+
+size_t
+pyprof_walk_raw(PyThreadState *tstate, pyprof_code_frame *frames, size_t max, bool *truncated)
+{
+    return pyprof_walk_public(tstate, frames, max, truncated);
+}
+
+static const char *
+layout_obstacle(void)
+{
+    return "this version of CPython is not known to this version of pyprof";
+}
+
+#endif
+
+size_t
+pyprof_walk_public(PyThreadState *tstate, pyprof_code_frame *frames, size_t max, bool *truncated)
+{
+    size_t depth = 0;
+    *truncated = false;
+    PyFrameObject *frame = PyThreadState_GetFrame(tstate);
+    while (frame != NULL) {
+        if (depth == max) {
+            *truncated = true;
+            Py_DECREF(frame);
+            break;
+        }
+        PyCodeObject *code = PyFrame_GetCode(frame);
+        frames[depth++] = (pyprof_code_frame){code, PyFrame_GetLasti(frame)};
+        Py_DECREF(code); /* the frame holds it, and the thread the frame */
+        PyFrameObject *back = PyFrame_GetBack(frame);
+        Py_DECREF(frame);
+        frame = back;
+    }
+    return depth;
+}
+
+enum { PROOF_DEPTH = 64 };
+
+const char *
+pyprof_raw_walk_obstacle(void)
+{
+    const char *obstacle = layout_obstacle();
+    if (obstacle != NULL) {
+        return obstacle;
+    }
+    pyprof_code_frame raw[PROOF_DEPTH], public[PROOF_DEPTH];
+    bool raw_truncated, public_truncated;
+    PyThreadState *own = PyThreadState_Get();
+    size_t raw_depth = pyprof_walk_raw(own, raw, PROOF_DEPTH, &raw_truncated);
+    size_t public_depth = pyprof_walk_public(own, public, PROOF_DEPTH, &public_truncated);
+    bool equal = raw_depth == public_depth && raw_truncated == public_truncated;
+    for (size_t i = 0; equal && i < raw_depth; i++) {
+        equal = raw[i].code == public[i].code && raw[i].lasti == public[i].lasti;
+    }
+    return equal ? NULL : "the interpreter's frames are not laid out as expected";
+}

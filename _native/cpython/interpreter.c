@@ -1,0 +1,156 @@
+/* Locks, threads and the life of the interpreter. See interpreter.h. */
+#define Py_BUILD_CORE 1 /* _Py_DebugOffsets, ceval state, stop the world: none of it is in the public headers */
+#include "cpython/version.h"
+
+#if PYPROF_KNOWN_LAYOUT
+#include "internal/pycore_ceval.h"
+#include "internal/pycore_interp.h"
+#include "internal/pycore_pystate.h"
+#include "internal/pycore_runtime.h"
+#endif
+#undef Py_BUILD_CORE
+
+#include "cpython/interpreter.h"
+
+#ifdef __linux__
+#include <sys/uio.h>
+#include <unistd.h>
+#endif
+
+bool
+pyprof_is_free_threaded(void)
+{
+    return PYPROF_FREE_THREADED;
+}
+
+bool
+pyprof_is_finalizing(void)
+{
+#if PY_VERSION_HEX >= 0x030d0000
+    return Py_IsFinalizing();
+#else
+    return _Py_IsFinalizing();
+#endif
+}
+
+uint64_t
+pyprof_native_thread_id(PyThreadState *tstate)
+{
+#if PYPROF_KNOWN_LAYOUT && PYPROF_HAS_DEBUG_OFFSETS
+    unsigned long id;
+    memcpy(&id, (const char *)tstate + _PyRuntime.debug_offsets.thread_state.native_thread_id, sizeof(id));
+    return id;
+#else
+    return tstate->native_thread_id;
+#endif
+}
+
+const void *
+pyprof_newest_thread(PyInterpreterState *interp)
+{
+#if !PYPROF_KNOWN_LAYOUT
+    return PyInterpreterState_ThreadHead(interp);
+#elif PYPROF_HAS_DEBUG_OFFSETS
+    void **head = (void **)((char *)interp + _PyRuntime.debug_offsets.interpreter_state.threads_head);
+    return __atomic_load_n(head, __ATOMIC_ACQUIRE);
+#else
+    return __atomic_load_n(&interp->threads.head, __ATOMIC_ACQUIRE);
+#endif
+}
+
+const void *
+pyprof_gil_holder(PyInterpreterState *interp)
+{
+#if PYPROF_FREE_THREADED || !PYPROF_KNOWN_LAYOUT
+    (void)interp;
+    return NULL;
+#else
+#if PYPROF_HAS_DEBUG_OFFSETS
+    const _Py_DebugOffsets *at = &_PyRuntime.debug_offsets;
+    char *gil = *(char **)((char *)interp + at->interpreter_state.ceval_gil);
+    int *locked = (int *)(gil + at->interpreter_state.gil_runtime_state_locked);
+    void **holder = (void **)(gil + at->interpreter_state.gil_runtime_state_holder);
+#else
+#if PYPROF_GIL_PER_INTERPRETER
+    struct _gil_runtime_state *gil = interp->ceval.gil;
+#else
+    struct _gil_runtime_state *gil = &_PyRuntime.ceval.gil;
+    (void)interp;
+#endif
+    int *locked = (int *)&gil->locked._value;
+    void **holder = (void **)&gil->last_holder._value;
+#endif
+    /* `last_holder` stays after a release. */
+    if (__atomic_load_n(locked, __ATOMIC_ACQUIRE) != 1) {
+        return NULL;
+    }
+    return __atomic_load_n(holder, __ATOMIC_ACQUIRE);
+#endif
+}
+
+bool
+pyprof_thread_attached(const void *tstate)
+{
+#if PYPROF_FREE_THREADED && PYPROF_KNOWN_LAYOUT && defined(__linux__)
+    /* The thread may be gone and its state unmapped: ask the kernel to copy, which fails instead of faulting.
+     * `state` stands before the fields that patch releases moved. */
+    int state = 0;
+    struct iovec here = {&state, sizeof(state)};
+    struct iovec there = {(char *)tstate + offsetof(PyThreadState, state), sizeof(state)};
+    return process_vm_readv(getpid(), &here, 1, &there, 1, 0) == (ssize_t)sizeof(state) && state == _Py_THREAD_ATTACHED;
+#else
+    (void)tstate;
+    return false;
+#endif
+}
+
+#define CAN_POST_CALLS (PYPROF_HAS_PENDING_CALLS_ANYWHERE && PYPROF_KNOWN_LAYOUT && !PYPROF_FREE_THREADED)
+
+bool
+pyprof_can_post_calls(void)
+{
+    return CAN_POST_CALLS;
+}
+
+bool
+pyprof_post_call(PyInterpreterState *interp, int (*callback)(void *))
+{
+#if CAN_POST_CALLS
+    return _PyEval_AddPendingCall(interp, callback, NULL, 0) == _Py_ADD_PENDING_SUCCESS;
+#else
+    (void)interp;
+    (void)callback;
+    return false;
+#endif
+}
+
+void
+pyprof_request_gil_drop(PyInterpreterState *interp)
+{
+#if !PYPROF_HAS_PENDING_CALLS_ANYWHERE
+    __atomic_store_n(&interp->ceval.gil_drop_request._value, 1, __ATOMIC_RELEASE);
+    __atomic_store_n(&interp->ceval.eval_breaker._value, 1, __ATOMIC_RELEASE);
+#else
+    (void)interp;
+#endif
+}
+
+void
+pyprof_stop_the_world(PyInterpreterState *interp)
+{
+#if PYPROF_FREE_THREADED
+    _PyEval_StopTheWorld(interp);
+#else
+    (void)interp;
+#endif
+}
+
+void
+pyprof_start_the_world(PyInterpreterState *interp)
+{
+#if PYPROF_FREE_THREADED
+    _PyEval_StartTheWorld(interp);
+#else
+    (void)interp;
+#endif
+}

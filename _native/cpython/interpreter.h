@@ -1,0 +1,63 @@
+/* What the sampler needs to know about the running CPython, and the only place that knows it by version.
+ *
+ * Unless said otherwise a function here wants an attached thread state: the GIL, or on free-threaded builds
+ * a world that the caller has stopped. None of them changes a reference count for longer than the call.
+ */
+#ifndef PYPROF_CPYTHON_INTERPRETER_H
+#define PYPROF_CPYTHON_INTERPRETER_H
+
+#include <Python.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct {
+    PyCodeObject *code; /* borrowed: valid while the caller keeps the GIL */
+    int32_t lasti;      /* byte offset of the instruction that runs, or that called */
+} pyprof_code_frame;
+
+/* Walks the interpreter's own frame structures, creating no object. Leaf first; at most `max` frames;
+ * `*truncated` tells whether the stack had more. Allowed only after `pyprof_raw_walk_obstacle` said NULL. */
+size_t pyprof_walk_raw(PyThreadState *tstate, pyprof_code_frame *frames, size_t max, bool *truncated);
+
+/* The same through the public C API, which creates the frame objects. */
+size_t pyprof_walk_public(PyThreadState *tstate, pyprof_code_frame *frames, size_t max, bool *truncated);
+
+/* Checks the layouts and proves them on the calling thread's own stack. NULL, or why the raw walk may not be used. */
+const char *pyprof_raw_walk_obstacle(void);
+
+/* Kernel id of the thread, 0 while it is starting. */
+uint64_t pyprof_native_thread_id(PyThreadState *tstate);
+
+/* The newest thread state, as an opaque mark that changes when a thread state is made. From any thread, attached or not. */
+const void *pyprof_newest_thread(PyInterpreterState *interp);
+
+/* Who holds the GIL; NULL where nobody does or where there is none. From any thread, attached or not;
+ * the result may only be compared. */
+const void *pyprof_gil_holder(PyInterpreterState *interp);
+
+/* Whether the thread state is attached on a free-threaded build. From any thread; the state may be gone. */
+bool pyprof_thread_attached(const void *tstate);
+
+/* Runs `callback` on whatever thread holds the GIL, at its next safe point. False where the queue is full.
+ * Only where `pyprof_can_post_calls`. From any thread, attached or not. */
+bool pyprof_can_post_calls(void);
+bool pyprof_post_call(PyInterpreterState *interp, int (*callback)(void *));
+
+/* Makes the holder of the GIL hand it over at its next safe point, to a thread that asks for it right after this call.
+ * Does nothing where `pyprof_can_post_calls`. From any thread, attached or not. */
+void pyprof_request_gil_drop(PyInterpreterState *interp);
+
+/* Free-threaded builds: park every other thread of the interpreter at a safe point. No-op with a GIL. */
+void pyprof_stop_the_world(PyInterpreterState *interp);
+void pyprof_start_the_world(PyInterpreterState *interp);
+bool pyprof_is_free_threaded(void);
+
+bool pyprof_is_finalizing(void); /* from any thread, attached or not */
+
+/* Calls `callback` with each code object of this interpreter that is about to be freed, still intact, on the thread
+ * that frees it: pure C only, and on free-threaded builds several threads may be in it at once.
+ * One callback a process. -1 where deaths cannot be watched. */
+int pyprof_watch_code_deaths(void (*callback)(PyCodeObject *));
+void pyprof_unwatch_code_deaths(void);
+
+#endif

@@ -1,0 +1,40 @@
+/* Version numbers as named facts. Only files of this directory include it. */
+#ifndef PYPROF_CPYTHON_VERSION_H
+#define PYPROF_CPYTHON_VERSION_H
+
+#include <Python.h>
+
+#if PY_VERSION_HEX < 0x030b0000
+#error "pyprof needs CPython 3.11 or later"
+#endif
+
+/* The internal structures of these minor versions are known to us; later ones get the public C API. */
+#define PYPROF_KNOWN_LAYOUT (PY_VERSION_HEX < 0x03100000)
+
+/* `_PyRuntime` begins with a table of offsets (3.13). Patch releases moved fields: never bake those. */
+#define PYPROF_HAS_DEBUG_OFFSETS (PY_VERSION_HEX >= 0x030d0000)
+
+/* `f_executable` is a tagged reference (3.14). */
+#define PYPROF_TAGGED_EXECUTABLE (PY_VERSION_HEX >= 0x030e0000)
+
+/* Pending calls run on whatever thread evaluates bytecode (3.13; before, only an idle main thread ran them). */
+#define PYPROF_HAS_PENDING_CALLS_ANYWHERE (PY_VERSION_HEX >= 0x030d0000)
+
+/* The GIL hangs on each interpreter (3.12), on the runtime before. */
+#define PYPROF_GIL_PER_INTERPRETER (PY_VERSION_HEX >= 0x030c0000)
+
+#define PYPROF_HAS_CODE_WATCHERS (PY_VERSION_HEX >= 0x030c0000)
+
+/* Frames that stand for C code in between (3.12); their `owner` is at least this. */
+#define PYPROF_FIRST_NON_PYTHON_OWNER 3
+
+#ifdef Py_GIL_DISABLED
+#define PYPROF_FREE_THREADED 1
+#if PY_VERSION_HEX < 0x030e0000
+#error "free-threaded builds are supported from 3.14 on: 3.13t cannot stop the world from an extension"
+#endif
+#else
+#define PYPROF_FREE_THREADED 0
+#endif
+
+#endif

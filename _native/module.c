@@ -1,0 +1,178 @@
+/* pyprof._native: method table and initialisation. The stub _native.pyi says what each function does. */
+#include <Python.h>
+
+#include "windows/window_type.h"
+
+#ifndef PYPROF_PORTABLE
+#include "sampling/clocks.h"
+#include "sampling/thread_type.h"
+#include "sampling/timer.h"
+#include "windows/ring.h"
+
+enum { MAX_RING_WINDOWS = 1024, MAX_FRAMES = 1000 };
+
+static PyObject *
+native_start(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"period_ns", "window_ns", "max_frames", "ring_windows", "window_bytes", "raw_walk", NULL};
+    long long period_ns, window_ns;
+    unsigned int max_frames, ring_windows;
+    Py_ssize_t window_bytes;
+    int raw_walk;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$LLIInp:start", keywords, &period_ns, &window_ns, &max_frames,
+                                     &ring_windows, &window_bytes, &raw_walk)) {
+        return NULL;
+    }
+    if (period_ns < 1000 || window_ns < 1 || max_frames < 1 || max_frames > MAX_FRAMES || ring_windows < 1 ||
+        ring_windows > MAX_RING_WINDOWS || window_bytes < 1) {
+        PyErr_SetString(PyExc_ValueError, "out of range");
+        return NULL;
+    }
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+        PyErr_SetString(PyExc_RuntimeError, "pyprof samples from the main interpreter only");
+        return NULL;
+    }
+    const pyprof_timer_options options = {
+        .period_ns = period_ns,
+        .window_ns = window_ns,
+        .max_frames = max_frames,
+        .ring_windows = ring_windows,
+        .window_bytes = (size_t)window_bytes,
+        .raw_walk = raw_walk != 0,
+    };
+    if (pyprof_timer_start(&options) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+native_stop(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    pyprof_timer_stop();
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+native_rotate(PyObject *Py_UNUSED(module), PyObject *timeout)
+{
+    int64_t timeout_ns = pyprof_seconds_to_ns(timeout);
+    return timeout_ns < 0 ? NULL : PyBool_FromLong(pyprof_timer_rotate(timeout_ns));
+}
+
+static PyObject *
+native_take(PyObject *module, PyObject *timeout)
+{
+    int64_t timeout_ns = pyprof_seconds_to_ns(timeout);
+    if (timeout_ns < 0) {
+        return NULL;
+    }
+    pyprof_window *window;
+    Py_BEGIN_ALLOW_THREADS
+    window = pyprof_ring_take(timeout_ns);
+    Py_END_ALLOW_THREADS
+    if (window == NULL) {
+        Py_RETURN_NONE;
+    }
+    return pyprof_window_wrap(module, window);
+}
+
+static PyObject *
+native_wake(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    pyprof_ring_wake();
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+native_stats(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    pyprof_timer_stats stats;
+    pyprof_timer_get_stats(&stats);
+    return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKszsO}", "ticks", stats.ticks, "missed", stats.missed, "stacks",
+                         stats.stacks, "threads", stats.threads, "windows", stats.windows, "unplaced_cpu_ns",
+                         stats.unplaced_cpu_ns, "overflowed", stats.overflowed, "dropped_windows",
+                         stats.dropped_windows, "own_cpu_ns", stats.own_cpu_ns, "bytes", stats.bytes, "walk_obstacle",
+                         stats.walk_obstacle, "trusted_clocks", stats.trusted_clocks ? Py_True : Py_False);
+}
+
+static PyObject *
+native_threads(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    return PyLong_FromLong(pyprof_native_thread_count());
+}
+#endif
+
+static PyObject *
+native_is_main_interpreter(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    return PyBool_FromLong(PyInterpreterState_Get() == PyInterpreterState_Main());
+}
+
+static PyMethodDef methods[] = {
+    {"is_main_interpreter", native_is_main_interpreter, METH_NOARGS, NULL},
+#ifndef PYPROF_PORTABLE
+    {"start", (PyCFunction)(void (*)(void))native_start, METH_VARARGS | METH_KEYWORDS, NULL},
+    {"stop", native_stop, METH_NOARGS, NULL},
+    {"rotate", native_rotate, METH_O, NULL},
+    {"take", native_take, METH_O, NULL},
+    {"wake", native_wake, METH_NOARGS, NULL},
+    {"stats", native_stats, METH_NOARGS, NULL},
+    {"native_threads", native_threads, METH_NOARGS, NULL},
+#endif
+    {NULL, NULL, 0, NULL},
+};
+
+static int
+native_exec(PyObject *module)
+{
+    static const struct {
+        const char *name;
+        pyprof_column column;
+    } columns[] = {
+        {"SAMPLES", PYPROF_SAMPLES},
+        {"CPU_SAMPLES", PYPROF_CPU_SAMPLES},
+        {"CPU_NS", PYPROF_CPU_NS},
+        {"WALL_NS", PYPROF_WALL_NS},
+    };
+    for (size_t i = 0; i < sizeof(columns) / sizeof(columns[0]); i++) {
+        if (PyModule_AddIntConstant(module, columns[i].name, columns[i].column) < 0) {
+            return -1;
+        }
+    }
+    if (pyprof_window_type_add(module) < 0) {
+        return -1;
+    }
+#ifdef PYPROF_PORTABLE
+    return PyModule_AddObjectRef(module, "SUPPORTED", Py_False);
+#else
+    if (pyprof_thread_types_add(module) < 0) {
+        return -1;
+    }
+    return PyModule_AddObjectRef(module, "SUPPORTED", Py_True);
+#endif
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, native_exec},
+#ifdef Py_mod_multiple_interpreters
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+#ifdef Py_mod_gil
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "pyprof._native",
+    .m_doc = PyDoc_STR("The C core of pyprof."),
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC
+PyInit__native(void)
+{
+    return PyModuleDef_Init(&definition);
+}

@@ -1,0 +1,106 @@
+/* See clocks.h. */
+#ifndef PYPROF_PORTABLE
+#include "sampling/clocks.h"
+
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { NS_PER_S = 1000000000 };
+
+static int64_t
+read_clock(clockid_t id)
+{
+    struct timespec now;
+    if (clock_gettime(id, &now) != 0) {
+        return -1;
+    }
+    return (int64_t)now.tv_sec * NS_PER_S + now.tv_nsec;
+}
+
+int64_t
+pyprof_monotonic_ns(void)
+{
+    return read_clock(CLOCK_MONOTONIC);
+}
+
+int64_t
+pyprof_unix_ns(void)
+{
+    return read_clock(CLOCK_REALTIME);
+}
+
+int64_t
+pyprof_thread_cpu_ns(uint64_t tid)
+{
+    /* The kernel's encoding of "scheduler clock of this one thread"; pthread_getcpuclockid makes the same. */
+    return read_clock((clockid_t)((~(uint32_t)tid << 3) | 6));
+}
+
+/* Reads a small /proc file whose one line is "PID (name) S …"; returns what stands after the name. */
+static const char *
+read_stat(const char *path, char *buffer, size_t size)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return NULL;
+    }
+    ssize_t n = read(fd, buffer, size - 1);
+    close(fd);
+    if (n <= 0) {
+        return NULL;
+    }
+    buffer[n] = '\0';
+    const char *end_of_name = strrchr(buffer, ')'); /* the name itself may hold parentheses and spaces */
+    return end_of_name != NULL && end_of_name[1] == ' ' ? end_of_name + 2 : NULL;
+}
+
+bool
+pyprof_thread_is_runnable(uint64_t tid)
+{
+    char path[64], buffer[512];
+    snprintf(path, sizeof(path), "/proc/self/task/%llu/stat", (unsigned long long)tid);
+    const char *state = read_stat(path, buffer, sizeof(buffer));
+    return state != NULL && *state == 'R';
+}
+
+uint64_t
+pyprof_own_tid(void)
+{
+    return (uint64_t)syscall(SYS_gettid);
+}
+
+long
+pyprof_native_thread_count(void)
+{
+    enum { FIELDS_FROM_STATE_TO_THREADS = 17 };
+    char buffer[1024];
+    const char *at = read_stat("/proc/self/stat", buffer, sizeof(buffer));
+    for (int i = 0; at != NULL && i < FIELDS_FROM_STATE_TO_THREADS; i++) {
+        at = strchr(at, ' ');
+        at = at == NULL ? NULL : at + 1;
+    }
+    return at == NULL ? 0 : strtol(at, NULL, 10);
+}
+
+void
+pyprof_futex_wait(uint32_t *word, uint32_t expected, int64_t deadline_ns)
+{
+    struct timespec deadline = {(time_t)(deadline_ns / NS_PER_S), (long)(deadline_ns % NS_PER_S)};
+    /* The bitset form takes an absolute time on the monotonic clock. */
+    syscall(SYS_futex, word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, expected, &deadline, NULL,
+            FUTEX_BITSET_MATCH_ANY);
+}
+
+void
+pyprof_futex_wake(uint32_t *word)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, INT32_MAX, NULL, NULL, 0);
+}
+
+#endif

@@ -1,0 +1,28 @@
+/* Clocks and waiting, straight from the kernel: no libc version differences, no lock that a fork could leave held.
+ * Everything here may be called from any thread, attached or not. */
+#ifndef PYPROF_CLOCKS_H
+#define PYPROF_CLOCKS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+int64_t pyprof_monotonic_ns(void);
+int64_t pyprof_unix_ns(void);
+
+/* CPU time of a thread of this process by its kernel id (not 0, which would mean the caller); -1 where it is gone. */
+int64_t pyprof_thread_cpu_ns(uint64_t tid);
+
+/* Whether the kernel holds the thread ready to run or running; costs some 25 µs. */
+bool pyprof_thread_is_runnable(uint64_t tid);
+
+/* Kernel id of the calling thread. */
+uint64_t pyprof_own_tid(void);
+
+/* Threads of this process as the kernel counts them, 0 where it cannot be told. */
+long pyprof_native_thread_count(void);
+
+/* Sleeps while `*word == expected`, until woken or until `deadline` on the monotonic clock. May return early. */
+void pyprof_futex_wait(uint32_t *word, uint32_t expected, int64_t deadline_ns);
+void pyprof_futex_wake(uint32_t *word);
+
+#endif

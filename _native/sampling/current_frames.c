@@ -1,0 +1,172 @@
+/* See current_frames.h. */
+#ifndef PYPROF_PORTABLE
+#include "sampling/current_frames.h"
+
+#include "cpython/interpreter.h"
+#include "sampling/clocks.h"
+#include "sampling/own_threads.h"
+
+typedef enum { IDLE, REQUESTED, TAKING, TAKEN, FAILED } request_state;
+
+/* Static, because a pending call may run after everything else has ended. */
+static struct {
+    uint32_t state; /* atomic, futex */
+    uint32_t queued; /* atomic: a pending call is on its way */
+    const pyprof_snapshot_request *request;
+} pending;
+
+static bool
+claim(void)
+{
+    uint32_t requested = REQUESTED;
+    return __atomic_compare_exchange_n(&pending.state, &requested, TAKING, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+}
+
+static void
+take_and_answer(void)
+{
+    bool taken = pyprof_snapshot_take(pending.request);
+    __atomic_store_n(&pending.state, taken ? TAKEN : FAILED, __ATOMIC_RELEASE);
+    pyprof_futex_wake(&pending.state);
+}
+
+/* The pending call: on a thread of the application, at a safe point, with the GIL. */
+static int
+serve_pending(void *unused)
+{
+    (void)unused;
+    __atomic_store_n(&pending.queued, 0, __ATOMIC_RELEASE);
+    if (claim()) {
+        int64_t start = pyprof_monotonic_ns();
+        take_and_answer();
+        pyprof_own_threads_add_cpu_ns(pyprof_monotonic_ns() - start);
+    }
+    return 0;
+}
+
+static bool
+post(PyInterpreterState *interp)
+{
+    if (__atomic_exchange_n(&pending.queued, 1, __ATOMIC_ACQ_REL) != 0) {
+        return true; /* an earlier one has not run yet; it will serve this request */
+    }
+    if (pyprof_post_call(interp, serve_pending)) {
+        return true;
+    }
+    __atomic_store_n(&pending.queued, 0, __ATOMIC_RELEASE);
+    return false;
+}
+
+static bool
+take_attached(const pyprof_snapshot_request *request, PyThreadState *own)
+{
+    PyEval_RestoreThread(own);
+    bool taken = pyprof_snapshot_take(request);
+    PyEval_SaveThread();
+    return taken;
+}
+
+enum { FIRST_PATIENCE_NS = 50000, LONGEST_PATIENCE_NS = 2000000 };
+
+static bool
+take_by_pending_call(const pyprof_snapshot_request *request, PyThreadState *own)
+{
+    pending.request = request;
+    __atomic_store_n(&pending.state, REQUESTED, __ATOMIC_RELEASE);
+    bool posted = post(request->interp);
+    int64_t patience = FIRST_PATIENCE_NS;
+    uint32_t state;
+    while ((state = __atomic_load_n(&pending.state, __ATOMIC_ACQUIRE)) == REQUESTED || state == TAKING) {
+        if (state == REQUESTED && pyprof_is_finalizing()) {
+            if (claim()) {
+                break; /* nobody can serve it any more */
+            }
+        }
+        else if (state == REQUESTED && (!posted || pyprof_gil_holder(request->interp) == NULL)) {
+            /* The holder went to sleep without a safe point: nobody is there to run the call. */
+            PyEval_RestoreThread(own);
+            if (claim()) {
+                take_and_answer();
+            }
+            PyEval_SaveThread();
+        }
+        else {
+            pyprof_futex_wait(&pending.state, state, pyprof_monotonic_ns() + patience);
+            patience = patience * 2 < LONGEST_PATIENCE_NS ? patience * 2 : LONGEST_PATIENCE_NS;
+        }
+    }
+    __atomic_store_n(&pending.state, IDLE, __ATOMIC_RELEASE);
+    return state == TAKEN;
+}
+
+enum { REST_FACTOR = 20 };
+
+static int64_t rest_until_ns;
+
+static bool
+take_with_world_stopped(const pyprof_snapshot_request *request, PyThreadState *own)
+{
+    int64_t start = pyprof_monotonic_ns();
+    if (start < rest_until_ns) {
+        return false;
+    }
+    size_t running = 0;
+    for (size_t i = 0; i < request->known->count; i++) {
+        running += request->known->items[i].on_cpu;
+    }
+    PyEval_RestoreThread(own);
+    pyprof_stop_the_world(request->interp);
+    int64_t stopped = pyprof_monotonic_ns();
+    bool taken = pyprof_snapshot_take(request);
+    pyprof_start_the_world(request->interp);
+    PyEval_SaveThread();
+    if (running > 1) {
+        rest_until_ns = stopped + (stopped - start) * REST_FACTOR;
+    }
+    return taken;
+}
+
+bool
+pyprof_current_frames_take(const pyprof_snapshot_request *request, PyThreadState *own)
+{
+    /* Attaching while the interpreter ends would end or freeze this thread. It holds no lock, so that would harm nobody,
+     * but there is nothing to see any more either. */
+    if (pyprof_is_finalizing()) {
+        return false;
+    }
+    if (pyprof_is_free_threaded()) {
+        return take_with_world_stopped(request, own);
+    }
+    if (pyprof_gil_holder(request->interp) == NULL) {
+        return take_attached(request, own);
+    }
+    if (pyprof_can_post_calls()) {
+        return take_by_pending_call(request, own);
+    }
+    pyprof_request_gil_drop(request->interp);
+    return take_attached(request, own);
+}
+
+PyThreadState *
+pyprof_current_frames_attachable(PyInterpreterState *interp)
+{
+    return PyThreadState_New(interp);
+}
+
+void
+pyprof_current_frames_end(PyThreadState *own)
+{
+    PyEval_RestoreThread(own);
+    PyThreadState_Clear(own);
+    PyThreadState_DeleteCurrent();
+}
+
+void
+pyprof_current_frames_reset_child(void)
+{
+    pending.state = IDLE;
+    pending.queued = 0;
+    rest_until_ns = 0;
+}
+
+#endif

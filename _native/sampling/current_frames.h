@@ -1,0 +1,29 @@
+/* The `current_frames` engine: what sys._current_frames() gives, without the frame objects and without a long wait.
+ *
+ * Called by the timer thread, detached, holding no lock. How the interpreter is made to stand still:
+ *   - a GIL that nobody holds is taken;
+ *   - a GIL that somebody holds is not: a pending call takes the snapshot on the holder's thread at its next safe point,
+ *     so nobody hands the GIL over (3.13 on);
+ *   - before 3.13 the holder is asked to drop the GIL at its next safe point, which the timer then takes;
+ *   - free-threaded builds: the world is stopped. A thread in a C call that stays attached makes the others wait for
+ *     that call, so after a stop of d with others waiting the engine rests for 20 d.
+ */
+#ifndef PYPROF_CURRENT_FRAMES_H
+#define PYPROF_CURRENT_FRAMES_H
+
+#include <Python.h>
+#include <stdbool.h>
+
+#include "sampling/snapshot.h"
+
+/* The timer's own thread state, made in the timer thread and ended there, before the interpreter ends. */
+PyThreadState *pyprof_current_frames_attachable(PyInterpreterState *interp);
+void pyprof_current_frames_end(PyThreadState *own);
+
+/* True: the snapshot is taken. False: not at this tick (no memory, interpreter ending, engine at rest). */
+bool pyprof_current_frames_take(const pyprof_snapshot_request *request, PyThreadState *own);
+
+/* In the child of a fork: forget whatever the parent's timer had asked for. */
+void pyprof_current_frames_reset_child(void);
+
+#endif

@@ -1,0 +1,144 @@
+/* See own_threads.h. */
+#ifndef PYPROF_PORTABLE
+#include "sampling/own_threads.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+
+#include "sampling/clocks.h"
+
+struct pyprof_own_thread {
+    pthread_t handle;
+    void (*run)(void *);
+    void *argument;
+    char name[16];
+    uint32_t ended; /* atomic, futex */
+};
+
+/* A profiler has a timer, an exporter, and for a moment those of a restart. */
+enum { MAX_OWN_THREADS = 16 };
+static uint64_t own_tids[MAX_OWN_THREADS]; /* atomic; 0: free */
+static int64_t extra_cpu_ns;               /* atomic */
+
+static void
+enter(uint64_t tid)
+{
+    for (int i = 0; i < MAX_OWN_THREADS; i++) {
+        uint64_t unused = 0;
+        if (__atomic_compare_exchange_n(&own_tids[i], &unused, tid, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+            return;
+        }
+    }
+}
+
+static void
+leave(uint64_t tid)
+{
+    for (int i = 0; i < MAX_OWN_THREADS; i++) {
+        if (__atomic_load_n(&own_tids[i], __ATOMIC_ACQUIRE) == tid) {
+            pyprof_own_threads_add_cpu_ns(pyprof_thread_cpu_ns(tid));
+            __atomic_store_n(&own_tids[i], 0, __ATOMIC_RELEASE);
+        }
+    }
+}
+
+static void *
+thread_main(void *argument)
+{
+    pyprof_own_thread *thread = argument;
+    uint64_t tid = pyprof_own_tid();
+    enter(tid);
+    prctl(PR_SET_NAME, thread->name);
+    thread->run(thread->argument);
+    leave(tid);
+    __atomic_store_n(&thread->ended, 1, __ATOMIC_RELEASE);
+    pyprof_futex_wake(&thread->ended);
+    return NULL;
+}
+
+pyprof_own_thread *
+pyprof_own_thread_start(void (*run)(void *), void *argument, const char *name, size_t stack_bytes)
+{
+    pyprof_own_thread *thread = calloc(1, sizeof(*thread));
+    pthread_attr_t attributes;
+    if (thread == NULL || pthread_attr_init(&attributes) != 0) {
+        free(thread);
+        return NULL;
+    }
+    thread->run = run;
+    thread->argument = argument;
+    strncpy(thread->name, name, sizeof(thread->name) - 1);
+    /* `ulimit -s unlimited` and musl's small default are both wrong for us. */
+    pthread_attr_setstacksize(&attributes, stack_bytes);
+
+    /* The application's signals are not for our threads; a blocked synchronous one would kill the process silently. */
+    sigset_t blocked, before;
+    sigfillset(&blocked);
+    sigdelset(&blocked, SIGSEGV);
+    sigdelset(&blocked, SIGBUS);
+    sigdelset(&blocked, SIGFPE);
+    sigdelset(&blocked, SIGILL);
+    pthread_sigmask(SIG_SETMASK, &blocked, &before);
+    int error = pthread_create(&thread->handle, &attributes, thread_main, thread);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    if (error != 0) {
+        free(thread);
+        return NULL;
+    }
+    return thread;
+}
+
+bool
+pyprof_own_thread_join(pyprof_own_thread *thread, int64_t deadline_ns)
+{
+    while (__atomic_load_n(&thread->ended, __ATOMIC_ACQUIRE) == 0) {
+        if (pyprof_monotonic_ns() >= deadline_ns) {
+            return false;
+        }
+        pyprof_futex_wait(&thread->ended, 0, deadline_ns);
+    }
+    pthread_join(thread->handle, NULL);
+    free(thread);
+    return true;
+}
+
+bool
+pyprof_is_own_thread(uint64_t tid)
+{
+    for (int i = 0; i < MAX_OWN_THREADS; i++) {
+        if (__atomic_load_n(&own_tids[i], __ATOMIC_RELAXED) == tid) {
+            return true;
+        }
+    }
+    return false;
+}
+
+int64_t
+pyprof_own_threads_cpu_ns(void)
+{
+    int64_t total = __atomic_load_n(&extra_cpu_ns, __ATOMIC_RELAXED);
+    for (int i = 0; i < MAX_OWN_THREADS; i++) {
+        uint64_t tid = __atomic_load_n(&own_tids[i], __ATOMIC_ACQUIRE);
+        int64_t cpu = tid == 0 ? -1 : pyprof_thread_cpu_ns(tid);
+        total += cpu < 0 ? 0 : cpu;
+    }
+    return total;
+}
+
+void
+pyprof_own_threads_add_cpu_ns(int64_t ns)
+{
+    __atomic_add_fetch(&extra_cpu_ns, ns < 0 ? 0 : ns, __ATOMIC_RELAXED);
+}
+
+void
+pyprof_own_threads_reset_child(void)
+{
+    memset(own_tids, 0, sizeof(own_tids));
+    extra_cpu_ns = 0;
+}
+
+#endif

@@ -1,0 +1,93 @@
+/* See snapshot.h. */
+#ifndef PYPROF_PORTABLE
+#include "sampling/snapshot.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "cpython/interpreter.h"
+#include "sampling/own_threads.h"
+#include "symbols/code_cache.h"
+
+/* Room for `needed` elements. The old elements stay. */
+static bool
+reserve(void **elements, size_t *capacity, size_t needed, size_t size)
+{
+    if (needed <= *capacity) {
+        return true;
+    }
+    size_t wanted = needed * 2;
+    void *grown = realloc(*elements, wanted * size);
+    if (grown == NULL) {
+        return false;
+    }
+    *elements = grown;
+    *capacity = wanted;
+    return true;
+}
+
+/* Longest stack the walk keeps; `max_frames` of the configuration is not larger. */
+enum { MAX_DEPTH = 1024 };
+
+static bool
+walk(const pyprof_snapshot_request *request, PyThreadState *tstate, pyprof_thread_view *view)
+{
+    pyprof_code_frame codes[MAX_DEPTH];
+    pyprof_snapshot *snapshot = request->snapshot;
+    size_t max = request->max_frames < MAX_DEPTH ? request->max_frames : MAX_DEPTH;
+    size_t depth = request->raw_walk ? pyprof_walk_raw(tstate, codes, max, &view->truncated)
+                                     : pyprof_walk_public(tstate, codes, max, &view->truncated);
+    if (!reserve((void **)&snapshot->frames, &snapshot->frame_capacity, snapshot->frame_count + depth,
+                 sizeof(pyprof_frame))) {
+        return false;
+    }
+    view->walked = true;
+    view->first_frame = snapshot->frame_count;
+    view->depth = depth;
+    for (size_t i = 0; i < depth; i++) {
+        pyprof_symbol *symbol = pyprof_code_cache_get(codes[i].code);
+        if (symbol == NULL) {
+            return false;
+        }
+        snapshot->frames[snapshot->frame_count++] = (pyprof_frame){symbol, codes[i].lasti};
+    }
+    return true;
+}
+
+bool
+pyprof_snapshot_take(const pyprof_snapshot_request *request)
+{
+    pyprof_snapshot *snapshot = request->snapshot;
+    snapshot->thread_count = 0;
+    snapshot->frame_count = 0;
+    pyprof_code_cache_begin_snapshot();
+    for (PyThreadState *tstate = PyInterpreterState_ThreadHead(request->interp); tstate != NULL;
+         tstate = PyThreadState_Next(tstate)) {
+        uint64_t tid = pyprof_native_thread_id(tstate);
+        if (tid == 0 || pyprof_is_own_thread(tid)) {
+            continue; /* starting: it has no frames and no clock of its own yet */
+        }
+        if (!reserve((void **)&snapshot->threads, &snapshot->thread_capacity, snapshot->thread_count + 1,
+                     sizeof(pyprof_thread_view))) {
+            return false;
+        }
+        pyprof_thread_view *view = &snapshot->threads[snapshot->thread_count];
+        *view = (pyprof_thread_view){.key = {tstate, PyThreadState_GetID(tstate), tid}};
+        if (!pyprof_threads_stack_is_current(request->known, &view->key, snapshot->thread_count) &&
+            !walk(request, tstate, view)) {
+            return false;
+        }
+        snapshot->thread_count++;
+    }
+    return true;
+}
+
+void
+pyprof_snapshot_free(pyprof_snapshot *snapshot)
+{
+    free(snapshot->threads);
+    free(snapshot->frames);
+    memset(snapshot, 0, sizeof(*snapshot));
+}
+
+#endif

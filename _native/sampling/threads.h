@@ -1,0 +1,71 @@
+/* Threads: what the timer thread remembers of each Python thread from tick to tick, and where CPU time belongs.
+ *
+ * Owned and changed by the timer thread alone. While an engine takes a snapshot, the timer waits and the thread that
+ * takes it may read.
+ *
+ * A thread's CPU clock says exactly how much it used (the amount); at which stack it is charged (the place) is decided
+ * at ticks at which the thread is seen on a CPU. CPU time that cannot be placed at a tick is carried to the thread's
+ * next tick that can place it; what is left when the window or the thread ends goes to the last stack that was seen
+ * with the clock moving and is counted as unplaced. So totals are those of the clocks, whatever the ticks saw.
+ */
+#ifndef PYPROF_THREADS_H
+#define PYPROF_THREADS_H
+
+#include <Python.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "windows/window.h"
+
+/* Thread states and kernel ids are used again; together with CPython's own count they are not. */
+typedef struct {
+    const void *tstate; /* compared, never followed */
+    uint64_t unique_id;
+    uint64_t tid;
+} pyprof_thread_key;
+
+#define PYPROF_NO_STACK UINT32_MAX
+
+typedef struct {
+    pyprof_thread_key key;
+    int64_t clock_ns;       /* at the last tick, read before its snapshot */
+    int64_t charged_ns;     /* up to here the clock is in a window */
+    bool moved;             /* the clock went on since the tick before */
+    bool on_cpu;            /* this tick may place CPU time */
+    bool in_python;         /* `stack` has Python frames */
+    bool stack_is_current;  /* the thread has not run since `stack` was seen */
+    pyprof_stack_id stack;  /* ids are of the current window; PYPROF_NO_STACK: none there yet */
+    pyprof_stack_id placed_stack;
+    pyprof_stack_id moved_stack;
+} pyprof_thread;
+
+typedef struct {
+    pyprof_thread *items; /* in the order of the last snapshot */
+    size_t count, capacity;
+    size_t next_runnable_check;
+    bool trust_clocks; /* a clock that stands still proves that its thread did not run */
+} pyprof_threads;
+
+/* Starts with the threads that exist now, so that no CPU time of before is charged. Attached. */
+bool pyprof_threads_open(pyprof_threads *threads, PyInterpreterState *interp);
+void pyprof_threads_close(pyprof_threads *threads);
+
+/* At the beginning of a tick, before anything asks for the GIL: reads every clock and decides who is on a CPU.
+ * Returns whether anything may have changed since the last snapshot. */
+bool pyprof_threads_read_clocks(pyprof_threads *threads, const void *gil_holder);
+
+/* Whether the thread, expected at place `hint`, still has the stack of the last snapshot. */
+bool pyprof_threads_stack_is_current(const pyprof_threads *threads, const pyprof_thread_key *key, size_t hint);
+
+/* The index of the thread, or `count`. */
+size_t pyprof_threads_find(const pyprof_threads *threads, const pyprof_thread_key *key, size_t hint);
+
+/* Charges what is not charged yet and returns how much of it was never placed. `wall_ns` is for the time since the last
+ * tick. At the end of a window or of the thread. */
+int64_t pyprof_thread_settle(pyprof_thread *thread, pyprof_window *window, int64_t wall_ns);
+
+/* A new window: the ids of the old one mean nothing there. */
+void pyprof_threads_forget_stacks(pyprof_threads *threads);
+
+#endif

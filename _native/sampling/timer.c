@@ -1,0 +1,452 @@
+/* See timer.h. */
+#ifndef PYPROF_PORTABLE
+#include "sampling/timer.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "cpython/interpreter.h"
+#include "sampling/clocks.h"
+#include "sampling/current_frames.h"
+#include "sampling/own_threads.h"
+#include "sampling/snapshot.h"
+#include "sampling/threads.h"
+#include "symbols/code_cache.h"
+#include "windows/ring.h"
+#include "windows/window.h"
+
+enum { TIMER_STACK_BYTES = 256 * 1024 };
+
+static struct {
+    /* Immutable while the thread runs. */
+    pyprof_timer_options options;
+    PyInterpreterState *interp;
+    pyprof_own_thread *thread; /* NULL: not running */
+    const char *walk_obstacle;
+
+    /* Written by others, read by the thread. */
+    uint32_t commands; /* atomic, futex: goes up with every wish */
+    bool stop_wanted, rotate_wanted; /* atomic */
+
+    /* Written by the thread, read by others. */
+    uint32_t rotations; /* atomic, futex */
+    pyprof_timer_stats stats; /* each field atomic */
+
+    /* The thread's own. */
+    PyThreadState *own;
+    pyprof_threads threads;
+    pyprof_snapshot snapshot;
+    pyprof_window *window;
+    pyprof_frame native_frame; /* stands for a thread that runs no Python code */
+    uint64_t random;
+    int64_t last_tick_ns; /* monotonic: up to here wall time is in a window */
+    int64_t window_start_ns;
+    int64_t window_start_unix_ns;
+    const void *newest_thread;
+    uint64_t pending_ticks; /* since the last sample */
+    uint64_t ring_dropped;  /* as of the last window */
+} timer;
+
+static void
+count(uint64_t *counter, uint64_t n)
+{
+    __atomic_add_fetch(counter, n, __ATOMIC_RELAXED);
+}
+
+/* splitmix64 (Steele, Lea, Flood 2014). */
+static uint64_t
+next_random(void)
+{
+    uint64_t z = timer.random += UINT64_C(0x9e3779b97f4a7c15);
+    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+    return z ^ z >> 31;
+}
+
+static int64_t
+next_gap(void)
+{
+    int64_t period = timer.options.period_ns;
+    return period / 2 + (int64_t)(next_random() % (uint64_t)(period + 1));
+}
+
+/* -- the window ----------------------------------------------------------------------------------------------------- */
+
+static void
+begin_window(int64_t now)
+{
+    timer.window = pyprof_window_new(timer.options.window_bytes);
+    timer.window_start_ns = now;
+    timer.window_start_unix_ns = pyprof_unix_ns();
+    pyprof_threads_forget_stacks(&timer.threads);
+}
+
+static void
+finish_window(int64_t now)
+{
+    if (timer.window != NULL) {
+        uint64_t unplaced = 0;
+        for (size_t i = 0; i < timer.threads.count; i++) {
+            unplaced += (uint64_t)pyprof_thread_settle(&timer.threads.items[i], timer.window, 0);
+        }
+        count(&timer.stats.unplaced_cpu_ns, unplaced);
+        pyprof_window_info *info = pyprof_window_get_info(timer.window);
+        uint64_t dropped = pyprof_ring_dropped();
+        info->start_ns = timer.window_start_unix_ns;
+        info->duration_ns = now - timer.window_start_ns;
+        info->period_ns = timer.options.period_ns;
+        info->unplaced_cpu_ns = unplaced;
+        info->dropped_windows = dropped - timer.ring_dropped;
+        timer.ring_dropped = dropped;
+        count(&timer.stats.overflowed, info->overflowed);
+        count(&timer.stats.windows, 1);
+        pyprof_ring_push(timer.window);
+        timer.window = NULL;
+    }
+    begin_window(now);
+}
+
+/* -- one tick ------------------------------------------------------------------------------------------------------- */
+
+static void
+add_sample(pyprof_thread *thread, int64_t wall_ns, uint64_t ticks)
+{
+    pyprof_values values = {{0}};
+    values.column[PYPROF_SAMPLES] = (int64_t)ticks;
+    values.column[PYPROF_WALL_NS] = wall_ns;
+    if (thread->moved) {
+        thread->moved_stack = thread->stack;
+    }
+    if (thread->on_cpu) {
+        thread->placed_stack = thread->stack;
+        values.column[PYPROF_CPU_SAMPLES] = 1;
+        values.column[PYPROF_CPU_NS] = thread->clock_ns - thread->charged_ns;
+        thread->charged_ns = thread->clock_ns;
+    }
+    pyprof_window_add(timer.window, thread->stack, &values);
+}
+
+/* A thread that was not there at the tick before: all its CPU time is new, but a thread of C code that comes to Python
+ * for the first time brings hours of it. More than has passed since that tick cannot belong to Python code. */
+static pyprof_thread
+new_thread(const pyprof_thread_key *key, int64_t wall_ns, const void *gil_holder)
+{
+    int64_t clock = pyprof_thread_cpu_ns(key->tid);
+    clock = clock < 0 ? 0 : clock;
+    return (pyprof_thread){
+        .key = *key,
+        .clock_ns = clock,
+        .charged_ns = clock - (clock < wall_ns ? clock : wall_ns),
+        .moved = true,
+        .on_cpu = key->tstate == gil_holder,
+        .stack = PYPROF_NO_STACK,
+        .placed_stack = PYPROF_NO_STACK,
+        .moved_stack = PYPROF_NO_STACK,
+    };
+}
+
+/* The threads of the snapshot become the known ones; the CPU time of those that are gone is settled. */
+static bool
+merge_snapshot(int64_t wall_ns, const void *gil_holder)
+{
+    const pyprof_snapshot *snapshot = &timer.snapshot;
+    pyprof_threads *known = &timer.threads;
+    pyprof_thread *items = malloc((snapshot->thread_count + 1) * sizeof(*items));
+    if (items == NULL) {
+        return false;
+    }
+    for (size_t i = 0; i < snapshot->thread_count; i++) {
+        const pyprof_thread_view *view = &snapshot->threads[i];
+        size_t old = pyprof_threads_find(known, &view->key, i);
+        if (old < known->count) {
+            items[i] = known->items[old];
+            known->items[old].key.tstate = NULL; /* taken over */
+        }
+        else {
+            items[i] = new_thread(&view->key, wall_ns, gil_holder);
+        }
+        if (view->walked) {
+            items[i].in_python = view->depth > 0;
+            items[i].stack = items[i].in_python
+                                 ? pyprof_window_intern(timer.window, snapshot->frames + view->first_frame, view->depth,
+                                                        view->truncated)
+                                 : pyprof_window_intern(timer.window, &timer.native_frame, 1, false);
+            items[i].stack_is_current = true;
+            count(&timer.stats.stacks, 1);
+        }
+    }
+    for (size_t i = 0; i < known->count; i++) {
+        if (known->items[i].key.tstate != NULL) {
+            count(&timer.stats.unplaced_cpu_ns, (uint64_t)pyprof_thread_settle(&known->items[i], timer.window, 0));
+        }
+    }
+    free(known->items);
+    known->items = items;
+    known->count = known->capacity = snapshot->thread_count;
+    return true;
+}
+
+static void
+tick(int64_t now)
+{
+    const void *gil_holder = pyprof_gil_holder(timer.interp);
+    const void *newest = pyprof_newest_thread(timer.interp);
+    bool changed = pyprof_threads_read_clocks(&timer.threads, gil_holder) || newest != timer.newest_thread;
+    int64_t wall_ns = now - timer.last_tick_ns;
+    timer.pending_ticks++;
+    count(&timer.stats.ticks, 1);
+    if (timer.window == NULL) {
+        begin_window(now); /* there was no memory for it */
+    }
+    if (changed || timer.window == NULL) {
+        const pyprof_snapshot_request request = {
+            .interp = timer.interp,
+            .max_frames = timer.options.max_frames,
+            .raw_walk = timer.walk_obstacle == NULL,
+            .snapshot = &timer.snapshot,
+            .known = &timer.threads,
+        };
+        if (timer.window == NULL || !pyprof_current_frames_take(&request, timer.own) ||
+            !merge_snapshot(wall_ns, gil_holder)) {
+            count(&timer.stats.missed, 1);
+            if (timer.window != NULL) {
+                pyprof_window_get_info(timer.window)->missed++;
+            }
+            return; /* the next sample carries this tick's weight */
+        }
+        timer.newest_thread = newest;
+    }
+    for (size_t i = 0; i < timer.threads.count; i++) {
+        pyprof_thread *thread = &timer.threads.items[i];
+        if (thread->in_python || thread->on_cpu) { /* a thread of C code that waits is none of ours */
+            add_sample(thread, wall_ns, timer.pending_ticks);
+        }
+    }
+    pyprof_window_get_info(timer.window)->ticks++;
+    __atomic_store_n(&timer.stats.threads, timer.threads.count, __ATOMIC_RELAXED);
+    timer.last_tick_ns = now;
+    timer.pending_ticks = 0;
+}
+
+/* -- the thread ----------------------------------------------------------------------------------------------------- */
+
+static void
+miss(uint64_t ticks)
+{
+    timer.pending_ticks += ticks;
+    count(&timer.stats.ticks, ticks);
+    count(&timer.stats.missed, ticks);
+    if (timer.window != NULL) {
+        pyprof_window_get_info(timer.window)->missed += ticks;
+    }
+}
+
+static void
+run_until_stopped(void)
+{
+    int64_t deadline = timer.last_tick_ns + next_gap();
+    int64_t window_end = timer.window_start_ns + timer.options.window_ns;
+    for (;;) {
+        uint32_t commands = __atomic_load_n(&timer.commands, __ATOMIC_ACQUIRE);
+        if (__atomic_load_n(&timer.stop_wanted, __ATOMIC_ACQUIRE) || pyprof_is_finalizing()) {
+            return;
+        }
+        int64_t now = pyprof_monotonic_ns();
+        if (__atomic_exchange_n(&timer.rotate_wanted, false, __ATOMIC_ACQ_REL) || now >= window_end) {
+            finish_window(now);
+            window_end = now + timer.options.window_ns;
+            __atomic_add_fetch(&timer.rotations, 1, __ATOMIC_RELEASE);
+            pyprof_futex_wake(&timer.rotations);
+        }
+        if (now < deadline) {
+            pyprof_futex_wait(&timer.commands, commands, deadline);
+            continue;
+        }
+        tick(now);
+        deadline += next_gap();
+        uint64_t missed = 0;
+        for (now = pyprof_monotonic_ns(); deadline <= now; deadline += next_gap()) {
+            missed++;
+        }
+        if (missed > 0) {
+            miss(missed);
+        }
+    }
+}
+
+/* What the threads have used since the last tick belongs to the stacks they had then. */
+static void
+settle_everything(int64_t now)
+{
+    if (timer.window == NULL) {
+        return;
+    }
+    pyprof_threads_read_clocks(&timer.threads, NULL);
+    for (size_t i = 0; i < timer.threads.count; i++) {
+        pyprof_thread_settle(&timer.threads.items[i], timer.window, now - timer.last_tick_ns);
+    }
+    timer.last_tick_ns = now;
+}
+
+static void
+timer_main(void *unused)
+{
+    (void)unused;
+    prctl(PR_SET_TIMERSLACK, 1);
+    timer.own = pyprof_current_frames_attachable(timer.interp);
+    if (timer.own != NULL) {
+        run_until_stopped();
+        int64_t now = pyprof_monotonic_ns();
+        settle_everything(now);
+        finish_window(now);
+        if (!pyprof_is_finalizing()) {
+            pyprof_current_frames_end(timer.own);
+        }
+    }
+}
+
+/* -- start, stop, fork ---------------------------------------------------------------------------------------------- */
+
+static void
+reset_child(void)
+{
+    pyprof_own_threads_reset_child();
+    pyprof_current_frames_reset_child();
+    pyprof_ring_reset_child();
+    pyprof_timer_reset_child();
+}
+
+static void
+release_everything(void)
+{
+    pyprof_code_cache_close();
+    pyprof_threads_close(&timer.threads);
+    pyprof_snapshot_free(&timer.snapshot);
+    if (timer.window != NULL) {
+        pyprof_window_free(timer.window);
+        timer.window = NULL;
+    }
+    pyprof_symbol_release(timer.native_frame.symbol);
+}
+
+int
+pyprof_timer_start(const pyprof_timer_options *options)
+{
+    static bool watches_forks;
+    if (timer.thread != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the timer thread is already running");
+        return -1;
+    }
+    if (!watches_forks) {
+        /* A fork made by C code runs no hook of Python's. */
+        watches_forks = pthread_atfork(NULL, NULL, reset_child) == 0;
+    }
+    memset(&timer, 0, sizeof(timer));
+    timer.options = *options;
+    timer.interp = PyInterpreterState_Get();
+    timer.walk_obstacle = options->raw_walk ? pyprof_raw_walk_obstacle() : "turned off";
+    timer.random = (uint64_t)pyprof_monotonic_ns() ^ (uint64_t)getpid() << 32 ^ (uintptr_t)&options;
+    if (pyprof_code_cache_open() < 0) {
+        PyErr_SetString(PyExc_RuntimeError, "the interpreter does not tell when code objects are freed");
+        return -1;
+    }
+    if (!pyprof_threads_open(&timer.threads, timer.interp)) {
+        pyprof_code_cache_close();
+        PyErr_NoMemory();
+        return -1;
+    }
+    timer.native_frame.symbol = pyprof_symbol_new("[native]", strlen("[native]"), "", 0, 0, NULL, 0);
+    if (timer.native_frame.symbol == NULL) {
+        pyprof_threads_close(&timer.threads);
+        pyprof_code_cache_close();
+        PyErr_NoMemory();
+        return -1;
+    }
+    timer.stats.trusted_clocks = timer.threads.trust_clocks;
+    pyprof_ring_set_capacity(options->ring_windows);
+    timer.ring_dropped = pyprof_ring_dropped();
+    timer.last_tick_ns = pyprof_monotonic_ns();
+    begin_window(timer.last_tick_ns);
+    timer.thread = pyprof_own_thread_start(timer_main, NULL, "pyprof-timer", TIMER_STACK_BYTES);
+    if (timer.thread == NULL) {
+        release_everything();
+        PyErr_SetString(PyExc_RuntimeError, "no thread could be started for the timer");
+        return -1;
+    }
+    return 0;
+}
+
+static void
+command(bool *wish)
+{
+    __atomic_store_n(wish, true, __ATOMIC_RELEASE);
+    __atomic_add_fetch(&timer.commands, 1, __ATOMIC_RELEASE);
+    pyprof_futex_wake(&timer.commands);
+}
+
+void
+pyprof_timer_stop(void)
+{
+    if (timer.thread == NULL) {
+        return;
+    }
+    command(&timer.stop_wanted);
+    Py_BEGIN_ALLOW_THREADS
+    pyprof_own_thread_join(timer.thread, INT64_MAX);
+    Py_END_ALLOW_THREADS
+    timer.thread = NULL;
+    release_everything();
+}
+
+bool
+pyprof_timer_rotate(int64_t timeout_ns)
+{
+    if (timer.thread == NULL) {
+        return false;
+    }
+    uint32_t before = __atomic_load_n(&timer.rotations, __ATOMIC_ACQUIRE);
+    int64_t deadline = pyprof_monotonic_ns() + timeout_ns;
+    bool rotated = false;
+    command(&timer.rotate_wanted);
+    Py_BEGIN_ALLOW_THREADS
+    while (!(rotated = __atomic_load_n(&timer.rotations, __ATOMIC_ACQUIRE) != before) &&
+           pyprof_monotonic_ns() < deadline) {
+        pyprof_futex_wait(&timer.rotations, before, deadline);
+    }
+    Py_END_ALLOW_THREADS
+    return rotated;
+}
+
+void
+pyprof_timer_get_stats(pyprof_timer_stats *stats)
+{
+    uint64_t *const from[] = {
+        &timer.stats.ticks,      &timer.stats.missed,  &timer.stats.stacks,    &timer.stats.unplaced_cpu_ns,
+        &timer.stats.overflowed, &timer.stats.windows, &timer.stats.threads,
+    };
+    uint64_t *const to[] = {
+        &stats->ticks, &stats->missed, &stats->stacks, &stats->unplaced_cpu_ns, &stats->overflowed, &stats->windows,
+        &stats->threads,
+    };
+    for (size_t i = 0; i < sizeof(from) / sizeof(from[0]); i++) {
+        *to[i] = __atomic_load_n(from[i], __ATOMIC_RELAXED);
+    }
+    stats->dropped_windows = pyprof_ring_dropped();
+    stats->own_cpu_ns = (uint64_t)pyprof_own_threads_cpu_ns();
+    stats->bytes = pyprof_code_cache_bytes() + pyprof_ring_bytes();
+    stats->walk_obstacle = timer.walk_obstacle;
+    stats->trusted_clocks = timer.stats.trusted_clocks;
+}
+
+void
+pyprof_timer_reset_child(void)
+{
+    /* The window, the threads and the snapshot may be half written: whoever wrote them does not exist here. The code
+     * cache is whole, since it is only written with the GIL, which the forking thread had. */
+    memset(&timer, 0, sizeof(timer));
+}
+
+#endif

@@ -1,0 +1,42 @@
+/* The timer thread: wakes at absolute deadlines with random gaps, has a snapshot taken, and adds it to the window.
+ *
+ * One per process, in the main interpreter only. `start`, `stop` and `rotate` are called attached, by one thread at a time
+ * (the profiler's lock); they release the GIL while they wait. The timer thread holds no lock while it attaches.
+ * Finished windows go to the ring.
+ *
+ * Gaps between ticks are independent and uniform in [1/2, 3/2] of the period, so that no loop of the application can keep
+ * step with them; a sample weighs the time (or the thread's CPU time) since the sample before it.
+ */
+#ifndef PYPROF_TIMER_H
+#define PYPROF_TIMER_H
+
+#include <Python.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct {
+    int64_t period_ns;
+    int64_t window_ns;
+    uint32_t max_frames;
+    uint32_t ring_windows;
+    size_t window_bytes;
+    bool raw_walk; /* false: walk through the public C API even where the raw walk would work */
+} pyprof_timer_options;
+
+typedef struct {
+    uint64_t ticks, missed, stacks, threads, windows, unplaced_cpu_ns, overflowed, dropped_windows;
+    uint64_t own_cpu_ns, bytes;
+    const char *walk_obstacle; /* NULL: the raw walk is in use */
+    bool trusted_clocks;
+} pyprof_timer_stats;
+
+/* 0, or -1 with a Python error set. */
+int pyprof_timer_start(const pyprof_timer_options *options);
+void pyprof_timer_stop(void);
+bool pyprof_timer_rotate(int64_t timeout_ns);
+void pyprof_timer_get_stats(pyprof_timer_stats *stats);
+
+/* First thing in the child of a fork. What the parent's timer was writing is left behind, unfreed: it may be half done. */
+void pyprof_timer_reset_child(void);
+
+#endif
