@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from pyprof.pprof.errors import ProfileError
+from pyprof.pprof.errors import ProfileError, printable
 
 __all__ = ["Function", "Label", "Line", "Location", "Mapping", "Profile", "Sample", "ValueType"]
 
@@ -124,9 +124,11 @@ class Profile:
         if not names:
             raise ProfileError("the profile has no sample types")
         if sample_type is None:
-            return names.index(self.default_sample_type) if self.default_sample_type in names else len(names) - 1
+            default = self.default_sample_type
+            return names.index(default) if default in names else len(names) - 1
         if sample_type not in names:
-            raise ProfileError(f"no sample type {sample_type!r} in the profile; there are: {', '.join(names)}")
+            known = printable(", ".join(names[:20]))
+            raise ProfileError(f"no sample type {sample_type!r} in the profile; there are: {known}")
         return names.index(sample_type)
 
     def value_type(self, sample_type: str | None = None) -> ValueType:

@@ -17,16 +17,27 @@ class Row:
     """One function of the table.
 
     flat: value of the samples in which it runs itself; cum: of those that have it anywhere on the
-    stack, counted once a stack. The shares are of the profile's total, 0 to 1; `sum_share` adds up
-    `flat_share` from the first row to this one.
+    stack, counted once a stack; running: flat of this row and all above it; total: the profile's.
+    The shares are of the total, 0 to 1.
     """
 
     name: str
     flat: int
     cum: int
-    flat_share: float
-    sum_share: float
-    cum_share: float
+    running: int
+    total: int
+
+    @property
+    def flat_share(self) -> float:
+        return self.flat / (self.total or 1)
+
+    @property
+    def sum_share(self) -> float:
+        return self.running / (self.total or 1)
+
+    @property
+    def cum_share(self) -> float:
+        return self.cum / (self.total or 1)
 
 
 def top(
@@ -56,11 +67,10 @@ def top(
 
     rows = []
     running = 0
-    whole = total or 1
     for name in sorted(cum, key=order)[:limit]:
         own = flat.get(name, 0)
         running += own
-        rows.append(Row(name, own, cum[name], own / whole, running / whole, cum[name] / whole))
+        rows.append(Row(name, own, cum[name], running, total))
     return rows
 
 
@@ -69,9 +79,7 @@ def format_top(rows: Sequence[Row], unit: str) -> str:
 
     unit: of the values, as in the profile's sample type (`nanoseconds`, `bytes`, `count`).
     """
-    largest = max(rows, key=lambda row: abs(row.cum_share), default=None)
-    total = round(largest.cum / largest.cum_share) if largest and largest.cum_share else 0
-    scale = choose_scale(unit, (row.flat or row.cum for row in rows), total)
+    scale = choose_scale(unit, (row.flat or row.cum for row in rows), rows[0].total if rows else 0)
     table = [("Flat", " Flat%", "  Sum%", "Cum", "  Cum%", "Name")]
     for row in rows:
         table.append(
