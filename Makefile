@@ -1,0 +1,85 @@
+# make demo | test | lint | bench: everything goes into .venv, and a second call finds it there.
+# PYTHON chooses the interpreter that .venv is made with (3.11 or newer), VENV another place for it.
+
+PYTHON ?= python3
+VENV ?= .venv
+CC ?= cc
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+NATIVE := $(shell find _native -name '*.[ch]')
+# A stamp per step under VENV: the step is done again when what it was made from is newer.
+BASE := $(VENV)/.stamp-base
+BUILT := $(VENV)/.stamp-built
+PYTEST := PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help check demo test test-all lint bench build clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo    build, profile the example programs, show tables and write flame graphs"
+	@echo "make test    run the tests (make test-all: the slow ones too)"
+	@echo "make lint    ruff, mypy --strict, clang-format"
+	@echo "make bench   compare the cost with other profilers"
+	@echo "make build   install into $(VENV), editable"
+	@echo "make clean   remove $(VENV) and what was built"
+
+check:
+	@PYTHON="$(PYTHON)" CC="$(CC)" sh .ci/check-tools
+
+# The checks run when there is no environment yet, not every time.
+$(BASE):
+	@$(MAKE) --no-print-directory check
+	@echo "creating $(VENV)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(PIP) install 'setuptools>=77'
+	@touch $@
+
+$(BUILT): $(BASE) pyproject.toml setup.py $(NATIVE) pyprof/autostart/pyprof_autostart.py
+	@echo "building pyprof"
+	@$(PIP) install --no-build-isolation --editable .
+	@touch $@
+
+build: $(BUILT)
+
+# extra,NAME: the stamp of an extra of pyproject.toml.
+$(VENV)/.stamp-demo $(VENV)/.stamp-lint $(VENV)/.stamp-bench: $(VENV)/.stamp-%: $(BUILT)
+	@echo "installing what $* needs"
+	@$(PIP) install --no-build-isolation --editable '.[$*]'
+	@touch $@
+
+# gevent apart, and only as a wheel: there is none for free-threaded builds. What has no wheel is written down, so
+# that tests can tell a wheel that does not exist from one that was forgotten.
+$(VENV)/.stamp-test: $(BUILT)
+	@echo "installing what the tests need"
+	@$(PIP) install --no-build-isolation --editable '.[test]'
+	@: > $(VENV)/no-wheels
+	@$(PIP) install --only-binary gevent --no-build-isolation --editable '.[gevent]' 2>$(VENV)/gevent.log \
+	    || { echo gevent >> $(VENV)/no-wheels; echo "no gevent for this Python: its tests are skipped"; }
+	@touch $@
+
+demo: $(VENV)/.stamp-demo
+	@$(BIN)/python -m examples.demo
+
+# Accuracy and timing are measured alone on the machine, everything else shares the cores.
+test: $(VENV)/.stamp-test
+	$(PYTEST) -m "not slow and not accuracy" --numprocesses=auto --dist=loadgroup $(TESTARGS)
+	$(PYTEST) -m "not slow and accuracy" $(TESTARGS)
+
+test-all: $(VENV)/.stamp-test
+	$(PYTEST) -m "not accuracy" --numprocesses=auto --dist=loadgroup $(TESTARGS)
+	$(PYTEST) -m "accuracy" $(TESTARGS)
+
+lint: $(VENV)/.stamp-test $(VENV)/.stamp-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
+	sh .ci/check-version-macros
+
+bench: $(VENV)/.stamp-bench
+	@$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info pyprof/_native.*.so
