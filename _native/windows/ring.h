@@ -5,6 +5,7 @@
  * full the oldest window is freed, and the drop is counted in the info of the next one pushed.
  * After a fork the child calls `pyprof_ring_reset_child` before anything else: the lock may have
  * been held by a thread that does not exist there; the parent's windows are left behind unfreed if so.
+ * A wake that finds nobody waiting ends the next `take` that would wait. Linux only.
  */
 #ifndef PYPROF_RING_H
 #define PYPROF_RING_H

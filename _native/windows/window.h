@@ -41,10 +41,10 @@ typedef struct {
     int64_t duration_ns;
     int64_t period_ns;
     uint64_t ticks;
-    uint64_t missed;           /* ticks that found no snapshot; their weight is in the next sample */
-    uint64_t overflowed;       /* additions charged to [overflow]; kept by the window itself */
-    uint64_t unplaced_cpu_ns;  /* CPU charged to a thread's last moved stack at the window's end */
-    uint64_t dropped_windows;  /* windows that the ring dropped since the one before this */
+    uint64_t missed;          /* ticks that found no snapshot; their weight is in the next sample */
+    uint64_t overflowed;      /* additions charged to [overflow]; kept by the window itself */
+    uint64_t unplaced_cpu_ns; /* CPU charged to a thread's last moved stack at the window's end */
+    uint64_t dropped_windows; /* windows that the ring dropped since the one before this */
 } pyprof_window_info;
 
 typedef uint32_t pyprof_stack_id; /* index in this window only */
@@ -52,17 +52,24 @@ typedef uint32_t pyprof_stack_id; /* index in this window only */
 
 typedef struct pyprof_window pyprof_window;
 
+/* NULL without memory. A `max_bytes` too small for any stack leaves everything to [overflow]. */
 pyprof_window *pyprof_window_new(size_t max_bytes);
-void pyprof_window_free(pyprof_window *window);
+void pyprof_window_free(pyprof_window *window); /* NULL: nothing to do */
 pyprof_window_info *pyprof_window_get_info(pyprof_window *window);
 
 /* The id of a stack, leaf first; `truncated` adds a visible `[truncated]` root.
  * PYPROF_OVERFLOW_STACK where it does not fit. */
 pyprof_stack_id pyprof_window_intern(pyprof_window *window, const pyprof_frame *frames, size_t depth,
                                      bool truncated);
+/* Add values, none negative, to a stack's; a sum that does not fit stays at the largest int64. */
 void pyprof_window_add(pyprof_window *window, pyprof_stack_id stack, const pyprof_values *values);
 
 size_t pyprof_window_bytes(const pyprof_window *window);
-size_t pyprof_window_stack_count(const pyprof_window *window);
+size_t pyprof_window_stack_count(const pyprof_window *window); /* distinct stacks, [overflow] apart */
+
+/* For the encoder: the stacks by number ("windows/stack_table.h"), and the values of each. */
+typedef struct pyprof_stack_table pyprof_stack_table;
+const pyprof_stack_table *pyprof_window_get_stacks(const pyprof_window *window);
+const pyprof_values *pyprof_window_get_values(const pyprof_window *window, pyprof_stack_id stack);
 
 #endif
