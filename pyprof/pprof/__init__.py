@@ -11,9 +11,10 @@ from pyprof.pprof.merge import Merger, merge
 from pyprof.pprof.model import Function, Label, Line, Location, Mapping, Profile, Sample, ValueType
 from pyprof.pprof.output import replace_file
 from pyprof.pprof.read import MAX_PROFILE_BYTES, read
+from pyprof.pprof.save import save, save_flamegraph
 from pyprof.pprof.table import Row, format_top, top
 from pyprof.pprof.tree import Node, call_tree
-from pyprof.pprof.write import save, write
+from pyprof.pprof.write import write
 
 __all__ = [
     "MAX_PROFILE_BYTES",
@@ -39,6 +40,7 @@ __all__ = [
     "read",
     "replace_file",
     "save",
+    "save_flamegraph",
     "speedscope",
     "top",
     "with_label",

@@ -17,24 +17,25 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file to write that takes the place of `path` at the end of the block, unless that raises.
 
     Symbolic links are followed. What is no ordinary file (a pipe, `/dev/stdout`) is written to
-    directly. Raises OSError.
+    directly. Raises OSError, which names `path`.
     """
     target = Path(os.path.realpath(path))
     try:
-        existing = target.stat()
-    except FileNotFoundError:
-        existing = None
-    if existing and not stat.S_ISREG(existing.st_mode):
-        with open(path, "wb") as file:
-            yield file
-        return
-    temporary = target.with_name(f".{target.name[:100]}.{os.urandom(4).hex()}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-        if existing:
-            temporary.chmod(stat.S_IMODE(existing.st_mode))
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        existing = target.stat() if target.exists() else None
+        if existing and not stat.S_ISREG(existing.st_mode):
+            with open(target, "wb") as file:
+                yield file
+            return
+        temporary = target.with_name(f".{target.name[:100]}.{os.urandom(4).hex()}.tmp")
+        try:
+            with open(temporary, "xb") as file:
+                yield file
+            if existing:
+                temporary.chmod(stat.S_IMODE(existing.st_mode))
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        # A full disk names no file, and the temporary one would tell nobody anything.
+        raise OSError(error.errno, error.strerror or str(error), os.fspath(path)) from error

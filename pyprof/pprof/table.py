@@ -95,7 +95,7 @@ def format_top(rows: Sequence[Row], unit: str) -> str:
     flat_width = max(len(line[0]) for line in table)
     cum_width = max(len(line[3]) for line in table)
     return "".join(
-        f"{flat:>{flat_width}} {flat_share} {sum_share} {cum:>{cum_width}} {cum_share}  {name}\n"
+        f"{flat:>{flat_width}}  {flat_share}  {sum_share}  {cum:>{cum_width}}  {cum_share}  {name}\n"
         for flat, flat_share, sum_share, cum, cum_share, name in table
     )
 

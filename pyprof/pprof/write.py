@@ -1,31 +1,19 @@
-"""From a Profile to the bytes of a pprof message, and to a file."""
+"""From a Profile to the bytes of a pprof message."""
 
 from __future__ import annotations
 
-import os
 from itertools import islice
 from typing import Any
 
 from pyprof.pprof.errors import ProfileError
 from pyprof.pprof.model import Function, Location, Mapping, Profile
-from pyprof.pprof.output import replace_file
 from pyprof.pprof.proto import profile_messages
 
-__all__ = ["save", "write"]
+__all__ = ["write"]
 
 _BATCH = 1000
 # Level 9 takes several times as long for two per cent.
 _GZIP_LEVEL = 6
-
-
-def save(profile: Profile, path: str | os.PathLike[str]) -> None:
-    """Write a file, gzipped unless its name ends in `.pb`; it appears whole or not at all.
-
-    Raises ProfileError for what pprof cannot hold, OSError from the file system.
-    """
-    data = write(profile, compress=not os.fspath(path).endswith(".pb"))
-    with replace_file(path) as file:
-        file.write(data)
 
 
 def write(profile: Profile, *, compress: bool = False) -> bytes:

@@ -1,0 +1,34 @@
+"""`pyprof flame`: a profile as a flame graph."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from pyprof.cli import source
+from pyprof.cli.terminal import Progress, note
+from pyprof.pprof import printable, save_flamegraph
+
+__all__ = ["argument_parser", "main"]
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pyprof flame",
+        description="Write a profile as an interactive flame graph: one HTML page that needs no network.",
+        allow_abbrev=False,
+    )
+    source.add_arguments(parser)
+    parser.add_argument("-o", metavar="X.html", dest="output", required=True, help="the page to write")
+    return parser
+
+
+def main(words: Sequence[str]) -> int:
+    arguments = argument_parser().parse_args(words)
+    title = source.title(arguments.source)
+    with Progress(f"reading {title}") as progress:
+        profile = source.load(arguments, progress)
+        progress.doing("drawing")
+        save_flamegraph(profile, arguments.output, arguments.type, title)
+    note(f"wrote {printable(arguments.output)}")
+    return 0

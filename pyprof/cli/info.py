@@ -1,0 +1,124 @@
+"""`pyprof info`: what a bug report needs: versions, engine, configuration."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+
+from pyprof._version import __version__
+from pyprof.cli.terminal import note
+from pyprof.config import OPTIONS, Config
+from pyprof.pprof import printable
+
+__all__ = ["argument_parser", "main"]
+
+# What `engine=auto` means, best first.
+_ENGINES = ("current_frames",)
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pyprof info",
+        description="Print versions, engine and the configuration that the environment gives. Secrets are masked.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--autostart-path",
+        action="store_true",
+        help="print only the directory that on PYTHONPATH starts pyprof in every Python process",
+    )
+    return parser
+
+
+def main(words: Sequence[str]) -> int:
+    from pyprof import autostart
+
+    arguments = argument_parser().parse_args(words)
+    if arguments.autostart_path:
+        print(autostart.directory())
+        return 0
+    config = Config.load({}, os.environ, note)
+    _print_table({**_installation(), "engine": _engine(config), "autostart path": str(autostart.directory())})
+    print("\nconfiguration (* from the environment)")
+    _print_table(dict(_configuration(config)))
+    return 0
+
+
+def _print_table(facts: Mapping[str, str]) -> None:
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        print(f"{name:{width}}  {printable(value)}")
+
+
+def _installation() -> dict[str, str]:
+    return {
+        "pyprof": __version__,
+        "python": f"{platform.python_version()} ({platform.python_implementation()}, {_gil()}, JIT {_jit()})",
+        "executable": sys.executable or "unknown",
+        "platform": f"{platform.platform()} ({sysconfig.get_platform()})",
+        "native part": _native_part(),
+        "protobuf": _protobuf(),
+        **{name: _version(name) for name in ("requests", "wrapt", "greenlet")},
+    }
+
+
+def _gil() -> str:
+    if not sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return "with GIL"
+    return "free-threaded, GIL " + ("on" if sys._is_gil_enabled() else "off")  # type: ignore[attr-defined,unused-ignore]
+
+
+def _jit() -> str:
+    jit = getattr(sys, "_jit", None)
+    if jit is None or not jit.is_available():
+        return "not built"
+    return "on" if jit.is_enabled() else "off"
+
+
+def _native_part() -> str:
+    try:
+        from pyprof import _native
+    except ImportError as error:
+        return f"missing ({error})"
+    return (
+        "present, sampling supported"
+        if _native.SUPPORTED
+        else "present, sampling not supported on this platform"
+    )
+
+
+def _engine(config: Config) -> str:
+    try:
+        from pyprof import _native
+    except ImportError:
+        return "none: the native part is missing"
+    if not _native.SUPPORTED:
+        return "none: this platform is not supported"
+    return f"{_ENGINES[0]} (auto)" if config.engine == "auto" else config.engine
+
+
+def _protobuf() -> str:
+    try:
+        from pyprof.pprof.proto import implementation
+
+        return implementation()
+    except ImportError as error:
+        return f"missing ({error})"
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "missing"
+
+
+def _configuration(config: Config) -> Iterator[tuple[str, str]]:
+    for option in OPTIONS:
+        mark = "*" if os.environ.get(option.variable, "").strip() else " "
+        yield f"{mark} {option.name}", option.shown(getattr(config, option.name))
