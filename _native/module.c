@@ -4,6 +4,7 @@
 #include "windows/window_type.h"
 
 #ifndef PYPROF_PORTABLE
+#include "sampling/after_fork.h"
 #include "sampling/clocks.h"
 #include "sampling/thread_type.h"
 #include "sampling/timer.h"
@@ -61,16 +62,23 @@ native_rotate(PyObject *Py_UNUSED(module), PyObject *timeout)
 }
 
 static PyObject *
-native_take(PyObject *module, PyObject *timeout)
+native_wait(PyObject *Py_UNUSED(module), PyObject *timeout)
 {
     int64_t timeout_ns = pyprof_seconds_to_ns(timeout);
     if (timeout_ns < 0) {
         return NULL;
     }
-    pyprof_window *window;
+    bool ready;
     Py_BEGIN_ALLOW_THREADS
-    window = pyprof_ring_take(timeout_ns);
+    ready = pyprof_ring_wait(timeout_ns);
     Py_END_ALLOW_THREADS
+    return PyBool_FromLong(ready);
+}
+
+static PyObject *
+native_take(PyObject *module, PyObject *Py_UNUSED(unused))
+{
+    pyprof_window *window = pyprof_ring_take();
     if (window == NULL) {
         Py_RETURN_NONE;
     }
@@ -97,6 +105,20 @@ native_stats(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
 }
 
 static PyObject *
+native_prepare_after_fork(PyObject *Py_UNUSED(module), PyObject *callable)
+{
+    pyprof_after_fork_prepare(callable == Py_None ? NULL : callable);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+native_schedule_after_fork(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    pyprof_after_fork_schedule();
+    Py_RETURN_NONE;
+}
+
+static PyObject *
 native_threads(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
 {
     return PyLong_FromLong(pyprof_native_thread_count());
@@ -115,9 +137,12 @@ static PyMethodDef methods[] = {
     {"start", (PyCFunction)(void (*)(void))native_start, METH_VARARGS | METH_KEYWORDS, NULL},
     {"stop", native_stop, METH_NOARGS, NULL},
     {"rotate", native_rotate, METH_O, NULL},
-    {"take", native_take, METH_O, NULL},
+    {"wait", native_wait, METH_O, NULL},
+    {"take", native_take, METH_NOARGS, NULL},
     {"wake", native_wake, METH_NOARGS, NULL},
     {"stats", native_stats, METH_NOARGS, NULL},
+    {"prepare_after_fork", native_prepare_after_fork, METH_O, NULL},
+    {"schedule_after_fork", native_schedule_after_fork, METH_NOARGS, NULL},
     {"native_threads", native_threads, METH_NOARGS, NULL},
 #endif
     {NULL, NULL, 0, NULL},
@@ -168,6 +193,7 @@ static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "pyprof._native",
     .m_doc = PyDoc_STR("The C core of pyprof."),
+    .m_methods = methods,
     .m_slots = slots,
 };
 

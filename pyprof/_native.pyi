@@ -4,7 +4,7 @@ Everything here is internal to pyprof; applications use the names of `pyprof` it
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import final
+from typing import TypedDict, final
 
 SUPPORTED: bool
 """Whether sampling is compiled in (Linux, not `-DPYPROF_PORTABLE`)."""
@@ -26,7 +26,9 @@ class Window:
     The sampler makes and fills windows; one made from Python is for tests and converters.
     """
 
-    def __init__(self, max_bytes: int = ...) -> None: ...
+    def __init__(
+        self, max_bytes: int = ..., *, start_ns: int = 0, duration_ns: int = 0, period_ns: int = 0
+    ) -> None: ...
     def add(
         self,
         stack: Iterable[tuple[str, str, int, int]],
@@ -37,7 +39,11 @@ class Window:
         wall_ns: int = 0,
         truncated: bool = False,
     ) -> None:
-        """Add values to a stack of (qualname, filename, first line, line), leaf first."""
+        """Add values to a stack of (qualname, filename, first line, line), leaf first.
+
+        `truncated` adds a visible `[truncated]` root. ValueError for a negative number, a line beyond 2**31 - 1 or a
+        value beyond 2**63 - 1; sums stay at that. Characters that UTF-8 lacks (lone surrogates) become escapes.
+        """
 
     @property
     def files(self) -> list[str]:
@@ -53,11 +59,12 @@ class Window:
     def period_ns(self) -> int: ...
     @property
     def stacks(self) -> int:
-        """Number of distinct stacks."""
+        """Number of distinct stacks, `[overflow]` apart."""
 
     @property
     def bytes(self) -> int:
-        """Memory the window holds, bytes."""
+        """Memory the window holds, its symbols included, bytes; at most `max_bytes` (but for an empty window's few
+        hundred)."""
 
     @property
     def counters(self) -> dict[str, int]:
@@ -70,7 +77,7 @@ class Window:
         period_type: tuple[str, str],
         period: int,
         files: Sequence[tuple[str, str]] | None = None,
-        labels: Mapping[str, int] | None = None,
+        labels: Mapping[str, int | tuple[int, str]] | None = None,
         comments: Sequence[str] = (),
         default_sample_type: str = "",
         mapping: str = "",
@@ -79,9 +86,10 @@ class Window:
 
         sample_types: (type, unit, column) in order.
         files: for each entry of `Window.files` the path to show and the module that prefixes its
-            functions ("" for none); None shows `co_filename` and bare qualnames.
-        labels: numeric labels put on every sample.
-        A sample whose selected values are all zero is left out.
+            functions ("" for none); None shows `co_filename` and bare qualnames. ValueError if the window has
+            another number of files.
+        labels: numeric labels put on every sample, each a number or (number, unit).
+        A sample whose selected values are all zero is left out; stacks that show the same are one sample.
         """
 
 @final
@@ -121,20 +129,37 @@ def stop() -> None:
 def rotate(timeout: float) -> bool:
     """Push the current window onto the ring now; whether that happened within `timeout` seconds."""
 
-def take(timeout: float) -> Window | None:
-    """The oldest window of the ring, waiting (GIL released) at most `timeout` seconds for one or for `wake()`."""
+def wait(timeout: float) -> bool:
+    """Wait (GIL released) at most `timeout` seconds for a window on the ring, or for `wake()`; whether there is one."""
+
+def take() -> Window | None:
+    """The oldest window of the ring, None if it is empty."""
 
 def wake() -> None:
-    """End a `take` that waits."""
+    """End a `wait`, the one under way or else the next."""
 
-def exclude_thread() -> None:
-    """Leave the calling thread out of profiles; its CPU time counts as pyprof's own."""
+def prepare_after_fork(callable: Callable[[], object] | None) -> None:
+    """From a `before` hook: what to call in the parent once os.fork() has returned; None for nothing."""
 
-def after_fork_child() -> None:
-    """Reset everything that the parent's threads owned; nothing runs until `start`."""
+def schedule_after_fork() -> None:
+    """The `after_in_parent` hook that goes with `prepare_after_fork`."""
 
-def stats() -> dict[str, int]:
-    """Counters since `start`: ticks, missed, stacks, own_cpu_ns, unplaced_cpu_ns, dropped_windows, overflowed, bytes, …"""
+class _Stats(TypedDict):
+    ticks: int
+    missed: int
+    stacks: int
+    threads: int
+    windows: int
+    unplaced_cpu_ns: int
+    overflowed: int
+    dropped_windows: int
+    own_cpu_ns: int
+    bytes: int
+    walk_obstacle: str | None
+    trusted_clocks: bool
+
+def stats() -> _Stats:
+    """Counters of this process; they go on over a restart and begin anew in the child of a fork."""
 
 def is_main_interpreter() -> bool: ...
 def native_threads() -> int:

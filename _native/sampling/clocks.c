@@ -1,5 +1,6 @@
 /* See clocks.h. */
 #ifndef PYPROF_PORTABLE
+#define _GNU_SOURCE
 #include "sampling/clocks.h"
 
 #include <fcntl.h>

@@ -1,5 +1,6 @@
 /* See own_threads.h. */
 #ifndef PYPROF_PORTABLE
+#define _GNU_SOURCE
 #include "sampling/own_threads.h"
 
 #include <signal.h>

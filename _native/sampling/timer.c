@@ -47,7 +47,6 @@ static struct {
     int64_t window_start_unix_ns;
     const void *newest_thread;
     uint64_t pending_ticks; /* since the last sample */
-    uint64_t ring_dropped;  /* as of the last window */
 } timer;
 
 static void
@@ -94,13 +93,10 @@ finish_window(int64_t now)
         }
         count(&timer.stats.unplaced_cpu_ns, unplaced);
         pyprof_window_info *info = pyprof_window_get_info(timer.window);
-        uint64_t dropped = pyprof_ring_dropped();
         info->start_ns = timer.window_start_unix_ns;
         info->duration_ns = now - timer.window_start_ns;
         info->period_ns = timer.options.period_ns;
         info->unplaced_cpu_ns = unplaced;
-        info->dropped_windows = dropped - timer.ring_dropped;
-        timer.ring_dropped = dropped;
         count(&timer.stats.overflowed, info->overflowed);
         count(&timer.stats.windows, 1);
         pyprof_ring_push(timer.window);
@@ -344,7 +340,9 @@ pyprof_timer_start(const pyprof_timer_options *options)
         /* A fork made by C code runs no hook of Python's. */
         watches_forks = pthread_atfork(NULL, NULL, reset_child) == 0;
     }
+    const pyprof_timer_stats stats = timer.stats; /* counters go on over a restart */
     memset(&timer, 0, sizeof(timer));
+    timer.stats = stats;
     timer.options = *options;
     timer.interp = PyInterpreterState_Get();
     timer.walk_obstacle = options->raw_walk ? pyprof_raw_walk_obstacle() : "turned off";
@@ -367,7 +365,6 @@ pyprof_timer_start(const pyprof_timer_options *options)
     }
     timer.stats.trusted_clocks = timer.threads.trust_clocks;
     pyprof_ring_set_capacity(options->ring_windows);
-    timer.ring_dropped = pyprof_ring_dropped();
     timer.last_tick_ns = pyprof_monotonic_ns();
     begin_window(timer.last_tick_ns);
     timer.thread = pyprof_own_thread_start(timer_main, NULL, "pyprof-timer", TIMER_STACK_BYTES);

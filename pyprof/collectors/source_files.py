@@ -1,0 +1,61 @@
+"""Which module a source file belongs to: code objects know their file, not their module."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+_MAX_KNOWN = 20_000
+
+
+class SourceFiles:
+    """Remembers the answer for each `co_filename` it was asked about."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[str, str]] = {}
+
+    def describe(self, filenames: Sequence[str]) -> list[tuple[str, str]]:
+        """For each file name the path to show (absolute where there is such a file) and the module that prefixes its
+        functions: `__main__` for the script, else the entry of `sys.modules` that was loaded from it, else the stem;
+        none for code that came from no file, such as `<string>`.
+        """
+        unknown = [name for name in filenames if name not in self._known]
+        if unknown:
+            if len(self._known) > _MAX_KNOWN:
+                self._known.clear()
+                unknown = list(filenames)
+            modules = _modules_by_file()
+            for name in unknown:
+                self._known[name] = _describe(name, modules)
+        return [self._known[name] for name in filenames]
+
+
+def _describe(filename: str, modules: dict[str, str]) -> tuple[str, str]:
+    if filename.startswith("<"):
+        frozen = filename.startswith("<frozen ") and filename.endswith(">")
+        return filename, filename[len("<frozen ") : -1] if frozen else ""
+    path = filename
+    if filename and not os.path.isabs(filename):
+        absolute = os.path.abspath(filename)
+        if os.path.exists(absolute):
+            path = absolute
+    module = modules.get(filename) or modules.get(path)
+    if module is None:
+        module = os.path.splitext(os.path.basename(filename))[0]
+    return path, module
+
+
+def _modules_by_file() -> dict[str, str]:
+    modules: dict[str, str] = {}
+    main = sys.modules.get("__main__")
+    for module in (*sys.modules.copy().values(), main):  # `__main__` last: it wins
+        # Not getattr: lazy modules load at the first attribute that is asked of them.
+        try:
+            names = object.__getattribute__(module, "__dict__")
+            name = names.get("__name__")
+            origin = getattr(names.get("__spec__"), "origin", None)
+        except Exception:  # anything can stand in sys.modules
+            continue
+        for file in (origin, names.get("__file__")):
+            if isinstance(file, str) and isinstance(name, str):
+                modules[file] = name
+    return modules

@@ -1,0 +1,105 @@
+"""CPU and wall time: which stacks the threads were at, and what that cost."""
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pyprof import _native
+from pyprof._version import __version__
+
+from .source_files import SourceFiles
+
+if TYPE_CHECKING:
+    from pyprof.config import Config
+    from pyprof.export.series import Series
+
+# One window holds at most this; with the ring, all windows together (ring_windows + 2) times as much.
+WINDOW_BYTES = 8 * 1024 * 1024
+
+_NS = 1_000_000_000
+
+
+class Stacks:
+    """Starts and stops the timer thread and turns its windows into profiles."""
+
+    def __init__(self, config: "Config", role: str) -> None:
+        self._config = config
+        self._role = role
+        self._files = SourceFiles()
+
+    def start(self, *, sample_rate: float | None = None, window_bytes: int = WINDOW_BYTES) -> None:
+        """Begin sampling, at `sample_rate` (Hz) instead of the configured one where given."""
+        config = self._config
+        _native.start(
+            period_ns=round(_NS / (sample_rate or config.sample_rate)),
+            window_ns=round(config.upload_interval * _NS),
+            max_frames=config.max_frames,
+            ring_windows=config.ring_windows,
+            window_bytes=window_bytes,
+            raw_walk=True,
+        )
+
+    def stop(self) -> None:
+        """End sampling; what was sampled last is on the ring."""
+        _native.stop()
+
+    def encode(self, window: "_native.Window", combined: bool) -> "list[Series]":
+        """The profiles of one window: one a kind for servers, or a single one with all types side by side."""
+        from pyprof.export.series import Series
+
+        config = self._config
+        labels = {"service_name": config.service_name, "role": self._role, **config.tags}
+        cpu = ("cpu", "nanoseconds", _native.CPU_NS)
+        wall = ("wall", "nanoseconds", _native.WALL_NS)
+        ticks = ("samples", "count", _native.SAMPLES)
+        layouts = []
+        if combined:
+            types = [ticks, *([cpu] if config.cpu else []), *([wall] if config.wall else [])]
+            if len(types) > 1:
+                layouts.append(("profile", types, types[1]))
+        else:
+            if config.cpu:
+                layouts.append(("process_cpu", [("samples", "count", _native.CPU_SAMPLES), cpu], cpu))
+            if config.wall:
+                layouts.append(("wall", [ticks, wall], wall))
+        files = self._files.describe(window.files)
+        comments = self.comments(window)
+        return [
+            Series(
+                name=name,
+                labels=labels,
+                pprof=window.encode(
+                    types,
+                    period_type=period_type[:2],
+                    period=window.period_ns,
+                    files=files,
+                    labels={"pid": os.getpid()},
+                    comments=comments,
+                    default_sample_type=period_type[0],
+                    mapping=sys.executable or "python",
+                ),
+                start_ns=window.start_ns,
+                duration_ns=window.duration_ns,
+            )
+            for name, types, period_type in layouts
+        ]
+
+    def comments(self, window: "_native.Window") -> list[str]:
+        """What a reader of the profile should know: who measured, how, and what was lost."""
+        lines = [
+            f"pyprof {__version__}, CPython {sys.version.split()[0]}",
+            f"pid {os.getpid()}, role {self._role}",
+            f"engine current_frames, {_NS / window.period_ns:g} Hz",
+        ]
+        losses = {name: n for name, n in window.counters.items() if n and name != "ticks"}
+        lines += [_LOSSES[name].format(n=n, ms=n / 1e6) for name, n in losses.items() if name in _LOSSES]
+        return lines
+
+
+_LOSSES: Mapping[str, str] = {
+    "missed": "{n} ticks missed; their weight is in the samples after them",
+    "overflowed": "{n} samples of stacks that found no room, in [overflow]",
+    "unplaced_cpu_ns": "{ms:.1f} ms of CPU time placed at the thread's last stack",
+    "dropped_windows": "{n} windows before this one dropped: the exporter did not keep up",
+}

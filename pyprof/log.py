@@ -1,0 +1,37 @@
+"""pyprof's log: the logger `pyprof` of the standard library, which is loaded with the first message and not before."""
+
+_level = "warning"
+_SEVERITY = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+
+
+def set_level(level: str) -> None:
+    """Messages below this level (debug, info, warning, error, critical) are not made."""
+    global _level
+    _level = level
+
+
+def debug(message: str, *args: object) -> None:
+    _log("debug", message, args)
+
+
+def info(message: str, *args: object) -> None:
+    _log("info", message, args)
+
+
+def warning(message: str, *args: object) -> None:
+    _log("warning", message, args)
+
+
+def error(message: str, *args: object) -> None:
+    _log("error", message, args)
+
+
+def _log(severity: str, message: str, args: tuple[object, ...]) -> None:
+    if _SEVERITY[severity] < _SEVERITY[_level]:
+        return
+    import logging
+
+    logger = logging.getLogger("pyprof")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(_SEVERITY[_level])
+    logger.log(_SEVERITY[severity], "pyprof: " + message, *args)
