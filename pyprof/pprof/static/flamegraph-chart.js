@@ -26,8 +26,8 @@ const PALETTES = {
     text: "#fff6ec",
     fills: [
       ["#4b4a50", "#454449", "#525157"],
-      ["#a8541c", "#b0591a", "#9c4a1e", "#a34a20", "#ad5f16", "#98521a"],
-      ["#1f6f80", "#22688a", "#1d7473", "#266c78", "#1a6590", "#2b7080"],
+      ["#994a18", "#9a4b18", "#9c4a1e", "#9d481e", "#954f16", "#955019"],
+      ["#1d6b7a", "#22688a", "#196c6b", "#256a76", "#1a6590", "#286a78"],
       ["#5b5392", "#63589c", "#534f8c", "#5a5aa0", "#6b5490", "#4f5896"],
     ],
     match: "#ff7eb6",
@@ -245,7 +245,7 @@ class Chart {
     const part = share(this.type.cum[node], this.type.total);
     const start = this.measure(label) + 18;
     if (start + this.measure(part) > w - 6) return;
-    context.globalAlpha = dim ? 1 : 0.8;
+    context.globalAlpha = dim ? 1 : 0.85;
     context.fillText(part, x0 + start, y + row / 2);
     context.globalAlpha = 1;
   }

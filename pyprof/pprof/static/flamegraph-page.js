@@ -16,7 +16,7 @@ const state = { found: null, at: -1, sort: "flat", all: false, item: 0 };
 
 const functionOf = (node) => data.functions[data.owner[node]];
 const source = (f) => (f.file ? f.file + (f.line > 0 ? ":" + f.line : "") : "");
-const values = (type, value) => amount(value, type.unit) + " · " + share(value, type.total);
+const values = (type, value) => share(value, type.total) + " (" + amount(value, type.unit) + ")";
 
 // --- the selected frame --------------------------------------------------------------------------
 
@@ -27,7 +27,7 @@ function select(node) {
   const { type } = chart;
   graph.dataset.selected = f.name;
   $("name").textContent = f.name;
-  $("source").textContent = node ? source(f) : "Click a frame to zoom, or walk through them with the arrow keys.";
+  $("source").textContent = source(f);
   describeLines(node);
   $("zoom").disabled = node === chart.zoomed;
   $("acts").hidden = node === 0;
@@ -61,7 +61,7 @@ function describeLines(node) {
     parts.push(parts.length ? ", " : "Lines by share of the function: ", element("b", String(l.line)), " " + share(l.cum, whole));
   }
   if (lines.length > 4) parts.push(", …");
-  $("lines").replaceChildren(...parts);
+  $("lines").replaceChildren(...(node ? parts : ["Click a frame to zoom into it."]));
 }
 
 // --- zoom ----------------------------------------------------------------------------------------
@@ -267,7 +267,7 @@ function tip(event, node) {
   const { type } = chart;
   const [name, numbers, where] = box.children;
   name.textContent = f.name;
-  numbers.textContent = "cum " + values(type, type.cum[node]) + "   flat " + values(type, type.flat[node]);
+  numbers.textContent = "cum " + values(type, type.cum[node]) + " · flat " + values(type, type.flat[node]);
   where.textContent = source(f);
   const x = event.clientX + 14;
   const y = event.clientY + 16;
