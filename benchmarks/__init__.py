@@ -1,0 +1,1 @@
+"""Benchmarks: what pyprof costs, side by side with its peers in one run."""

@@ -1,0 +1,98 @@
+"""One process of bench_overhead: one workload under one profiler, in blocks on and off, or steadily on.
+
+Own CPU is the process's CPU clock less the clocks of the application's threads: whatever else runs in the
+process is the profiler, threads that have ended included, and it is the same rule for every profiler.
+"""
+
+import json
+import sys
+import time
+from typing import Any
+
+from .profilers import PROFILERS, Profiler, check
+from .workloads import WORKLOADS, Workload, thread_clock
+
+
+class Clocks:
+    """Wall, the application's CPU and everybody else's CPU since it was made, seconds."""
+
+    def __init__(self, workload: Workload) -> None:
+        self.workload = workload
+        self.begin = self.read()
+
+    def read(self) -> tuple[int, int, int]:
+        return (
+            time.perf_counter_ns(),
+            sum(thread_clock(tid) for tid in self.workload.threads),
+            time.process_time_ns(),
+        )
+
+    def passed(self) -> dict[str, float]:
+        wall, app, process = ((now - then) / 1e9 for now, then in zip(self.read(), self.begin, strict=True))
+        return {"wall": wall, "app_cpu": app, "own_cpu": process - app}
+
+
+def measured(workload: Workload, amount: int) -> dict[str, float]:
+    workload.prepare()
+    clocks = Clocks(workload)
+    workload.run(amount)
+    return clocks.passed()
+
+
+def calibrated(workload: Workload, seconds: float) -> int:
+    """The amount of work that takes about `seconds`; it warms everything up, too."""
+    amount = 50
+    while (taken := measured(workload, amount)["wall"]) < 0.3:
+        amount = int(amount * max(1.5, min(10, 0.4 / taken)))
+    return max(1, int(amount * seconds / taken))
+
+
+def alternate(workload: Workload, profiler: Profiler, request: dict[str, Any]) -> dict[str, Any]:
+    """Blocks of the same work: off, on, off, on, …, off."""
+    amount = calibrated(workload, request["seconds"])
+    off, on = [measured(workload, amount)], []
+    for _ in range(request["pairs"]):
+        profiler.start(request["url"])
+        check(profiler)
+        on.append(measured(workload, amount))
+        profiler.stop()
+        off.append(measured(workload, amount))
+    return {"off": off, "on": on, "amount": amount}
+
+
+def steady(workload: Workload, profiler: Profiler, request: dict[str, Any]) -> dict[str, Any]:
+    """On for good: after the warm-up (a first upload, with what it imports), the CPU of `seconds`."""
+    amount = calibrated(workload, 0.25)
+    profiler.start(request["url"])
+    check(profiler)
+    begin = time.monotonic()
+    while time.monotonic() < begin + request["warm_up"]:
+        measured(workload, amount)
+    # Whole blocks; what `prepare` does between them is the application's as well.
+    clocks = Clocks(workload)
+    begin = time.monotonic()
+    while time.monotonic() < begin + request["seconds"]:
+        measured(workload, amount)
+    result: dict[str, Any] = clocks.passed()
+    if request["profiler"] == "pyprof":
+        import dataclasses
+
+        import pyprof
+
+        result["stats"] = dataclasses.asdict(pyprof.stats())
+    profiler.stop()
+    return result
+
+
+def main() -> None:
+    request = json.loads(sys.argv[1])
+    workload = WORKLOADS[request["workload"]]()
+    profiler = PROFILERS[request["profiler"]]()
+    mode = {"alternate": alternate, "steady": steady}[request["mode"]]
+    result = mode(workload, profiler, request)
+    workload.close()
+    print(json.dumps(result, default=str), flush=True)
+
+
+if __name__ == "__main__":
+    main()
