@@ -12,7 +12,7 @@ from importlib import metadata
 
 from pyprof._version import __version__
 from pyprof.cli.terminal import note
-from pyprof.config import OPTIONS, Config
+from pyprof.config import OPTIONS, Config, program_name
 from pyprof.pprof import printable
 
 __all__ = ["argument_parser", "main"]
@@ -24,7 +24,7 @@ _ENGINES = ("current_frames",)
 def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pyprof info",
-        description="Print versions, engine and the configuration that the environment gives. Secrets are masked.",
+        description="Print versions, engine and the configuration from the environment, secrets masked.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -85,11 +85,7 @@ def _native_part() -> str:
         from pyprof import _native
     except ImportError as error:
         return f"missing ({error})"
-    return (
-        "present, sampling supported"
-        if _native.SUPPORTED
-        else "present, sampling not supported on this platform"
-    )
+    return "present" if _native.SUPPORTED else "present, but it cannot sample on this platform"
 
 
 def _engine(config: Config) -> str:
@@ -121,4 +117,7 @@ def _version(distribution: str) -> str:
 def _configuration(config: Config) -> Iterator[tuple[str, str]]:
     for option in OPTIONS:
         mark = "*" if os.environ.get(option.variable, "").strip() else " "
-        yield f"{mark} {option.name}", option.shown(getattr(config, option.name))
+        value = option.shown(getattr(config, option.name))
+        if option.name == "service_name" and config.service_name == program_name():
+            value = "the program's name"
+        yield f"{mark} {option.name}", value

@@ -19,7 +19,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pyprof top",
         description="Print the hottest functions of a profile. Flat is what a function spends itself, "
-        "Cum with all it calls; Sum%% adds up Flat%% from the top.",
+        "Cum with all it calls; Sum% adds up Flat% from the top.",
         allow_abbrev=False,
     )
     source.add_arguments(parser)
