@@ -4,7 +4,9 @@
  * takes a deadline of CLOCK_MONOTONIC (a step of the wall clock delays nobody), and unlike a condition
  * variable it keeps no record of waiters that a forked child would inherit.
  */
-#define _GNU_SOURCE
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* syscall */
+#endif
 #include "windows/ring.h"
 
 #ifndef PYPROF_PORTABLE
@@ -72,6 +74,7 @@ static pyprof_window *append(pyprof_window *window) {
 }
 
 void pyprof_ring_push(pyprof_window *window) {
+    pyprof_window_get_info(window)->dropped_windows = 0;
     pyprof_window *oldest;
     do {
         lock();
@@ -99,22 +102,29 @@ static bool wait_for_change(uint32_t seen, int64_t deadline) {
     return true; /* a change, a signal or the time: the caller looks again */
 }
 
-pyprof_window *pyprof_ring_take(int64_t timeout_ns) {
+bool pyprof_ring_wait(int64_t timeout_ns) {
     int64_t deadline = now_ns();
     deadline = timeout_ns > INT64_MAX - deadline ? INT64_MAX : deadline + timeout_ns;
     for (;;) {
         uint32_t seen = __atomic_load_n(&ring.changes, __ATOMIC_ACQUIRE);
         lock();
-        pyprof_window *window = pop();
-        bool woken = window == NULL && ring.woken;
+        bool ready = ring.count > 0;
+        bool woken = !ready && ring.woken;
         if (woken) {
             ring.woken = false;
         }
         unlock();
-        if (window != NULL || woken || !wait_for_change(seen, deadline)) {
-            return window;
+        if (ready || woken || !wait_for_change(seen, deadline)) {
+            return ready;
         }
     }
+}
+
+pyprof_window *pyprof_ring_take(void) {
+    lock();
+    pyprof_window *window = pop();
+    unlock();
+    return window;
 }
 
 void pyprof_ring_wake(void) {

@@ -44,7 +44,7 @@ typedef struct {
     uint64_t missed;          /* ticks that found no snapshot; their weight is in the next sample */
     uint64_t overflowed;      /* additions charged to [overflow]; kept by the window itself */
     uint64_t unplaced_cpu_ns; /* CPU charged to a thread's last moved stack at the window's end */
-    uint64_t dropped_windows; /* windows that the ring dropped since the one before this */
+    uint64_t dropped_windows; /* windows that the ring dropped since the one before this; kept by the ring */
 } pyprof_window_info;
 
 typedef uint32_t pyprof_stack_id; /* index in this window only */

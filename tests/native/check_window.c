@@ -1,0 +1,247 @@
+/* Windows from C: real memory against the limit, allocations that fail one after the other, references.
+ * The linker sends every malloc of the code under test here (-Wl,--wrap). */
+#include "check.h"
+#include "windows/pprof_encoder.h"
+
+#include <malloc.h>
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t count, size_t size);
+void *__real_realloc(void *block, size_t size);
+void __real_free(void *block);
+
+static size_t live_bytes;
+static long allocations_left = -1; /* -1: as many as wanted */
+static long refusals;
+
+static void *counted(void *block) {
+    live_bytes += block == NULL ? 0 : malloc_usable_size(block);
+    return block;
+}
+
+static bool refused(void) {
+    if (allocations_left == 0) {
+        refusals++;
+        return true;
+    }
+    allocations_left -= allocations_left > 0;
+    return false;
+}
+
+void *__wrap_malloc(size_t size) { return refused() ? NULL : counted(__real_malloc(size)); }
+void *__wrap_calloc(size_t count, size_t size) {
+    return refused() ? NULL : counted(__real_calloc(count, size));
+}
+
+void __wrap_free(void *block) {
+    live_bytes -= block == NULL ? 0 : malloc_usable_size(block);
+    __real_free(block);
+}
+
+void *__wrap_realloc(void *block, size_t size) {
+    if (refused()) {
+        return NULL;
+    }
+    live_bytes -= block == NULL ? 0 : malloc_usable_size(block);
+    return counted(__real_realloc(block, size));
+}
+
+#define SYMBOLS 300
+static pyprof_symbol *symbols[SYMBOLS];
+
+static void make_symbols(void) {
+    for (int i = 0; i < SYMBOLS; i++) {
+        symbols[i] = make_symbol("function", i);
+    }
+}
+
+/* Nobody but us holds them any more. */
+static void release_symbols(void) {
+    for (int i = 0; i < SYMBOLS; i++) {
+        CHECK(symbols[i]->refs == 1);
+        pyprof_symbol_release(symbols[i]);
+    }
+}
+
+/* Two million distinct stacks, whose memory as the allocator sees it stays below the limit all the time. */
+static void check_limit(size_t limit) {
+    enum { STACKS = 2000000, DEPTH = 12 };
+    make_symbols();
+    size_t before = live_bytes, peak = 0;
+    pyprof_window *window = pyprof_window_new(limit);
+    uint64_t random = 1;
+    for (int i = 0; i < STACKS; i++) {
+        pyprof_frame frames[DEPTH];
+        for (int j = 0; j < DEPTH; j++) {
+            frames[j] = (pyprof_frame){symbols[next_random(&random) % SYMBOLS],
+                                       (int32_t)(next_random(&random) % 1000)};
+        }
+        frames[0].lasti = i; /* distinct for certain */
+        pyprof_stack_id stack = pyprof_window_intern(window, frames, DEPTH, false);
+        pyprof_window_add(window, stack, &(pyprof_values){{1, 0, 1000 + i, 0}});
+        peak = live_bytes - before > peak ? live_bytes - before : peak;
+        CHECK(pyprof_window_bytes(window) <= limit);
+    }
+    CHECK(peak <= limit);
+    CHECK(column_total(window, PYPROF_SAMPLES) == STACKS);
+    CHECK(column_total(window, PYPROF_CPU_NS) == (int64_t)STACKS * 1000 + (int64_t)STACKS * (STACKS - 1) / 2);
+    size_t kept = pyprof_window_stack_count(window);
+    CHECK(kept > 0 && kept < STACKS);
+    CHECK(pyprof_window_get_info(window)->overflowed == STACKS - kept);
+    CHECK(pyprof_window_get_values(window, PYPROF_OVERFLOW_STACK)->column[PYPROF_SAMPLES] ==
+          (int64_t)(STACKS - kept));
+    printf("limit %zu: peak %zu, kept %zu stacks\n", limit, peak, kept);
+    pyprof_window_free(window);
+    CHECK(live_bytes == before);
+    release_symbols();
+}
+
+/* A stack that was there before the window filled up is still found. */
+static void check_known_stack_when_full(void) {
+    make_symbols();
+    pyprof_window *window = pyprof_window_new(64 * 1024);
+    pyprof_frame known[] = {{symbols[0], 1}, {symbols[1], 2}};
+    pyprof_stack_id stack = pyprof_window_intern(window, known, 2, true);
+    CHECK(stack != PYPROF_OVERFLOW_STACK);
+    pyprof_stack_id last = stack;
+    for (int32_t line = 10; last != PYPROF_OVERFLOW_STACK; line++) {
+        last = pyprof_window_intern(window, (pyprof_frame[]){{symbols[2], line}}, 1, false);
+    }
+    CHECK(pyprof_window_intern(window, known, 2, true) == stack);
+    CHECK(pyprof_window_intern(window, known, 2, false) == PYPROF_OVERFLOW_STACK);
+    pyprof_window_free(window);
+    release_symbols();
+}
+
+/* A refused stack leaves no symbol behind: two million of code that runs once must not pile up. */
+static void check_refused_symbols(void) {
+    make_symbols();
+    pyprof_window *window = pyprof_window_new(0);
+    size_t bytes = pyprof_window_bytes(window);
+    for (int i = 0; i < SYMBOLS; i++) {
+        CHECK(pyprof_window_intern(window, (pyprof_frame[]){{symbols[i], 1}}, 1, false) ==
+              PYPROF_OVERFLOW_STACK);
+        CHECK(symbols[i]->refs == 1);
+    }
+    CHECK(pyprof_window_bytes(window) == bytes);
+    pyprof_window_free(window);
+    release_symbols();
+}
+
+static void check_saturation(void) {
+    pyprof_window *window = pyprof_window_new(0);
+    for (int i = 0; i < 3; i++) {
+        pyprof_window_add(window, PYPROF_OVERFLOW_STACK, &(pyprof_values){{INT64_MAX - 1, 1, 0, INT64_MAX}});
+    }
+    const pyprof_values *sums = pyprof_window_get_values(window, PYPROF_OVERFLOW_STACK);
+    CHECK(sums->column[PYPROF_SAMPLES] == INT64_MAX && sums->column[PYPROF_CPU_SAMPLES] == 3);
+    CHECK(sums->column[PYPROF_CPU_NS] == 0 && sums->column[PYPROF_WALL_NS] == INT64_MAX);
+    pyprof_window_free(window);
+}
+
+static void fill(pyprof_window *window, int stacks) {
+    uint64_t random = 7;
+    for (int i = 0; i < stacks; i++) {
+        pyprof_frame frames[300];
+        size_t depth = next_random(&random) % (i % 10 == 0 ? 300 : 8);
+        for (size_t j = 0; j < depth; j++) {
+            frames[j] =
+                (pyprof_frame){symbols[next_random(&random) % SYMBOLS], (int32_t)(next_random(&random) % 40)};
+        }
+        pyprof_stack_id stack = pyprof_window_intern(window, frames, depth, i % 3 == 0);
+        pyprof_window_add(window, stack, &(pyprof_values){{1, 0, 10, 0}});
+    }
+}
+
+static pyprof_encode_result encode(pyprof_window *window) {
+    const pyprof_sample_type types[] = {{{{"samples", 7}, {"count", 5}}, PYPROF_SAMPLES}};
+    const pyprof_file files[] = {{{"/x.py", 5}, {"module", 6}}};
+    const pyprof_numeric_label labels[] = {{{"pid", 3}, 17, {"", 0}}};
+    const pyprof_text comments[] = {{"a comment", 9}};
+    const pyprof_text empty = {"", 0};
+    pyprof_encoding encoding = {
+        .sample_types = types,
+        .sample_type_count = 1,
+        .period_type = types[0].shown,
+        .period = 1,
+        .files = files,
+        .file_count = 1,
+        .labels = labels,
+        .label_count = 1,
+        .comments = comments,
+        .comment_count = 1,
+        .default_sample_type = empty,
+        .mapping = empty,
+    };
+    pyprof_wire message = {0};
+    pyprof_encode_result result = pyprof_encode(window, &encoding, &message);
+    pyprof_wire_free(&message);
+    return result;
+}
+
+/* Whichever allocation is the first to fail: no crash, no leak, no value lost. */
+static void check_failing_allocations(void) {
+    enum { STACKS = 400 };
+    make_symbols();
+    size_t before = live_bytes;
+    long fails = 0;
+    for (bool done = false; !done; fails++) {
+        allocations_left = fails;
+        refusals = 0;
+        pyprof_window *window = pyprof_window_new(SIZE_MAX / 2);
+        if (window != NULL) {
+            fill(window, STACKS);
+            CHECK(column_total(window, PYPROF_SAMPLES) == STACKS);
+            CHECK(column_total(window, PYPROF_CPU_NS) == STACKS * 10);
+            CHECK(refusals > 0 || pyprof_window_get_info(window)->overflowed == 0);
+        }
+        done = refusals == 0;
+        allocations_left = -1;
+        pyprof_window_free(window);
+        CHECK(live_bytes == before);
+    }
+    pyprof_window *window = pyprof_window_new(SIZE_MAX / 2);
+    fill(window, STACKS);
+    size_t filled = live_bytes;
+    long encode_fails = 0;
+    for (bool done = false; !done; encode_fails++) {
+        allocations_left = encode_fails;
+        refusals = 0;
+        pyprof_encode_result result = encode(window);
+        done = refusals == 0;
+        CHECK(result == (done ? PYPROF_ENCODED : PYPROF_ENCODE_NO_MEMORY));
+        allocations_left = -1;
+        CHECK(live_bytes == filled);
+    }
+    pyprof_window_free(window);
+    printf("failed at each of %ld + %ld allocations\n", fails, encode_fails);
+    release_symbols();
+}
+
+static void check_small_footprint(void) {
+    make_symbols();
+    size_t before = live_bytes;
+    pyprof_window *window = pyprof_window_new(1 << 20);
+    CHECK(live_bytes - before < 1024);
+    for (int i = 0; i < 5; i++) {
+        pyprof_frame frames[] = {{symbols[i], 1}, {symbols[5], i}, {symbols[6], 1}};
+        pyprof_window_add(window, pyprof_window_intern(window, frames, 3, false),
+                          &(pyprof_values){{1, 1, 1, 1}});
+    }
+    CHECK(pyprof_window_stack_count(window) == 5);
+    CHECK(live_bytes - before < 12 * 1024);
+    pyprof_window_free(window);
+    release_symbols();
+}
+
+int main(void) {
+    check_saturation();
+    check_small_footprint();
+    check_known_stack_when_full();
+    check_refused_symbols();
+    check_failing_allocations();
+    check_limit((size_t)1 << 20);
+    check_limit((size_t)32 << 20);
+    CHECK(live_bytes == 0);
+    return 0;
+}
