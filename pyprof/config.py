@@ -6,7 +6,6 @@ means an entry in `OPTIONS` and an annotation in `Config` (a test compares the t
 Written without `dataclasses`, `pathlib`, `re` and `urllib`: each of them costs as much as all the rest
 of `import pyprof`.
 """
-# ruff: noqa: PTH100, PTH119, PTH120, PTH122
 
 import os
 import sys

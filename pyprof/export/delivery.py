@@ -1,0 +1,159 @@
+"""Who gets a window, how often it is tried, and what is counted and logged of it.
+
+This is the policy between the exporter and its targets: at present one attempt each. A failure is logged
+when it begins and when it is over, not at every interval, and no profile is lost without being counted.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from .. import log
+
+if TYPE_CHECKING:
+    from .._native import Window
+    from .series import Series
+    from .target import Outcome, Target
+
+    Encode = Callable[[Window, bool], Sequence[Series]]
+
+REPEAT_AFTER = 600.0
+"""Seconds before a target that fails in the same way again and again is mentioned once more."""
+
+
+class Counters:
+    """What `pyprof.stats()` says of exports. Written by one thread at a time."""
+
+    def __init__(self) -> None:
+        self.uploads = 0
+        self.upload_failures = 0
+        self.uploaded_bytes = 0
+        self.files_written = 0
+        self.undelivered = 0
+        """Windows that at least one target did not get, and that nobody will try again."""
+
+
+class _Health:
+    """What has been said about one target."""
+
+    def __init__(self) -> None:
+        self.logged: dict[str, float] = {}  # cause → time.monotonic of the last message
+        self.failing = False
+        self.lost = 0
+
+
+class Delivery:
+    """Delivers windows to all targets. One thread at a time, but for `cut`."""
+
+    def __init__(self, targets: Iterable["Target"], encode: "Encode", timeout: float) -> None:
+        self.targets = tuple(targets)
+        self.counters = Counters()
+        self._encode = encode
+        self._timeout = timeout
+        self._health = [_Health() for _ in self.targets]
+        self._faults: set[str] = set()
+
+    def prepare(self) -> "list[Outcome]":
+        """Ask every target whether it can work at all; log and return what is wrong."""
+        failures = []
+        for target, health in zip(self.targets, self._health, strict=True):
+            outcome = target.prepare()
+            if not outcome.ok:
+                failures.append(outcome)
+                self._log_failure(target, health, outcome)
+        return failures
+
+    def deliver(self, window: "Window", has_it: frozenset[int], give_up_at: float) -> frozenset[int] | None:
+        """One attempt for each target but those in `has_it` (their indexes).
+
+        give_up_at: time.monotonic at which no target may go on; each has its own `timeout` besides.
+        Returns None when the window is done with, else which targets have it: `cut` came in between.
+        """
+        layouts: dict[bool, Sequence[Series]] = {}
+        lost = False
+        for index, target in enumerate(self.targets):
+            if index in has_it:
+                continue
+            try:
+                if target.combined not in layouts:
+                    layouts[target.combined] = self._encode(window, target.combined)
+                deadline = min(time.monotonic() + self._timeout, give_up_at)
+                outcome = target.send(layouts[target.combined], deadline)
+            except Exception as error:
+                self.fault(f"a profile for {target.name}", error)
+                lost = True
+                continue
+            if outcome.cut:
+                return has_it
+            has_it |= {index}
+            lost |= not outcome.ok
+            if layouts[target.combined]:  # nothing happened in the interval: nothing was sent
+                self._settle(target, self._health[index], outcome)
+        self.counters.undelivered += lost
+        return None
+
+    def give_up(self, windows: int, reason: str) -> None:
+        """Count windows that no attempt was or will be made for."""
+        if windows:
+            self.counters.undelivered += windows
+            log.warning("%d profile%s lost: %s", windows, "" if windows == 1 else "s", reason)
+
+    def fault(self, what: str, error: Exception) -> None:
+        """An error of our own: logged once."""
+        text = f"{type(error).__name__}: {error}"
+        if text not in self._faults and len(self._faults) < 100:
+            self._faults.add(text)
+            log.error("%s could not be made or sent: %s", what, text)
+
+    def _settle(self, target: "Target", health: _Health, outcome: "Outcome") -> None:
+        counters = self.counters
+        if not outcome.ok:
+            counters.upload_failures += not target.stores
+            health.lost += 1
+            self._log_failure(target, health, outcome)
+            return
+        if target.stores:
+            counters.files_written += 1
+        else:
+            counters.uploads += 1
+            counters.uploaded_bytes += outcome.bytes
+        if health.failing:
+            log.warning("%s works again; profiles lost: %d", target.name, health.lost)
+            health.failing, health.lost = False, 0
+
+    def _log_failure(self, target: "Target", health: _Health, outcome: "Outcome") -> None:
+        cause = outcome.cause or outcome.reason
+        now = time.monotonic()
+        last = health.logged.get(cause)
+        # Within one outage a cause is named once. One that comes and goes is not worth a line each time.
+        if last is None or (not health.failing and now - last >= REPEAT_AFTER):
+            if len(health.logged) >= 100:
+                health.logged.clear()
+            health.logged[cause] = now
+            report = log.warning if outcome.retriable else log.error
+            report(
+                "%s: %s; this is said once, until it works again profiles are lost",
+                target.name,
+                outcome.reason,
+            )
+            health.failing = True
+
+    def cut(self) -> None:
+        """From any thread: end what is under way, and refuse more until `resume`."""
+        for target in self.targets:
+            target.cut()
+
+    def resume(self) -> None:
+        for target in self.targets:
+            target.resume()
+
+    def after_fork_child(self) -> None:
+        """Begin anew, with connections and counters of our own."""
+        self.counters = Counters()
+        self._health = [_Health() for _ in self.targets]
+        for target in self.targets:
+            target.after_fork_child()
+
+    def close(self) -> None:
+        for target in self.targets:
+            target.close()

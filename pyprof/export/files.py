@@ -1,0 +1,158 @@
+"""Profiles as files: one an interval in a directory, or all merged into one file."""
+
+import errno
+import os
+import time
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+from . import imports
+from .series import Series
+from .target import Outcome
+
+GZIP_LEVEL = 6
+SUFFIXES = (".pb.gz", ".pprof", ".gz", ".pb")
+_SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+
+
+def is_file(output: str) -> bool:
+    """Whether the option `output` means one file, by its name."""
+    return output.endswith(SUFFIXES) and not os.path.isdir(output)
+
+
+def file_name(service: str, pid: int, start_ns: int) -> str:
+    """SERVICE-PID-UTCTIME.pb.gz in characters that need no quoting, and nothing that hides or escapes."""
+    safe = "".join(character if character in _SAFE else "_" for character in service).strip(".-")[:100]
+    seconds, rest = divmod(start_ns, 1_000_000_000)
+    moment = time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
+    return f"{safe or 'python'}-{pid}-{moment}.{rest // 1_000_000:03}Z.pb.gz"
+
+
+class _FileTarget:
+    combined = True
+    stores = True
+
+    def __init__(self, output: str) -> None:
+        self._output = os.path.abspath(output)
+        self._was_cut = False
+        self.name = f"output {output}"
+
+    def prepare(self) -> Outcome:
+        raise NotImplementedError
+
+    def _write(self, series: Series) -> int:
+        raise NotImplementedError
+
+    def send(self, series: Sequence[Series], deadline: float) -> Outcome:
+        written = 0
+        for one in series:
+            if self._was_cut or time.monotonic() >= deadline:
+                return Outcome(False, "given up", retriable=True, cut=self._was_cut)
+            try:
+                imports.load("files")
+                written += self._write(one)
+            except OSError as error:
+                return _failure(error)
+        return Outcome(True, bytes=written)
+
+    def cut(self) -> None:
+        self._was_cut = True
+
+    def resume(self) -> None:
+        self._was_cut = False
+
+    def after_fork_child(self) -> None:
+        self._was_cut = False
+
+    def close(self) -> None:
+        pass
+
+
+class DirectoryTarget(_FileTarget):
+    """One file an interval. The directory is made if its parent is there."""
+
+    def prepare(self) -> Outcome:
+        try:
+            self._make()
+        except OSError as error:
+            return _failure(error)
+        if not os.access(self._output, os.W_OK | os.X_OK):
+            return _failure(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+        return Outcome(True)
+
+    def _make(self) -> None:
+        try:
+            os.mkdir(self._output)
+        except FileExistsError:
+            if not os.path.isdir(self._output):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
+
+    def _write(self, series: Series) -> int:
+        self._make()
+        service = series.labels.get("service_name", "python")
+        name = file_name(service, os.getpid(), series.start_ns)
+        return _replace(os.path.join(self._output, name), zlib.compress(series.pprof, GZIP_LEVEL, wbits=31))
+
+
+class FileTarget(_FileTarget):
+    """One file for all the process has delivered so far; a forked child writes one beside it."""
+
+    def __init__(self, output: str) -> None:
+        super().__init__(output)
+        self._merged: Any = None
+        self._pid = os.getpid()
+
+    def prepare(self) -> Outcome:
+        directory = os.path.dirname(self._output)
+        if not os.path.isdir(directory):
+            return _failure(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
+        writable = os.access(self._output if os.path.exists(self._output) else directory, os.W_OK)
+        if not writable or not os.access(directory, os.W_OK | os.X_OK):
+            return _failure(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+        return Outcome(True)
+
+    def _path(self) -> str:
+        pid = os.getpid()
+        if pid == self._pid:
+            return self._output
+        suffix = next(suffix for suffix in SUFFIXES if self._output.endswith(suffix))
+        return f"{self._output.removesuffix(suffix)}.{pid}{suffix}"
+
+    def _write(self, series: Series) -> int:
+        from .. import pprof
+
+        profile = pprof.read(series.pprof)
+        merged = profile if self._merged is None else pprof.merge([self._merged, profile])
+        data = pprof.write(merged, compress=not self._output.endswith(".pb"))
+        size = _replace(self._path(), data)
+        self._merged = merged  # only now: what is not on disk is tried again, or counted as lost
+        return size
+
+    def after_fork_child(self) -> None:
+        super().after_fork_child()
+        self._merged = None
+
+
+def _replace(path: str, data: bytes) -> int:
+    from ..pprof.output import replace_file
+
+    with replace_file(path) as file:
+        file.write(data)
+    return len(data)
+
+
+def _failure(error: OSError) -> Outcome:
+    what = {
+        errno.ENOENT: "the directory does not exist",
+        errno.ENOTDIR: "it, or a part of its path, is not a directory",
+        errno.EACCES: "it is not writable (permission denied)",
+        errno.EPERM: "it is not writable (not permitted)",
+        errno.EROFS: "it is not writable (read-only file system)",
+        errno.ENOSPC: "no space is left on the device",
+        errno.EDQUOT: "the disk quota is exceeded",
+        errno.ENAMETOOLONG: "the name is too long",
+    }.get(error.errno or 0, error.strerror or type(error).__name__)
+    return Outcome(
+        False, f"option output: {what}", retriable=error.errno in (errno.ENOSPC, errno.EDQUOT), cause=what
+    )

@@ -1,0 +1,59 @@
+"""The seam between what is delivered and where it goes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from .series import Series
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one attempt to deliver."""
+
+    ok: bool
+    reason: str = ""
+    """One line for the log; contains no secret."""
+    retriable: bool = False
+    """Whether the same bytes may be taken later."""
+    cause: str = ""
+    """What failures of one kind have in common: they are logged once. `reason` if empty."""
+    bytes: int = 0
+    """Bytes that were handed over, of the body or of the file."""
+    retry_after: float | None = None
+    """Seconds that the server asks to wait."""
+    cut: bool = False
+    """Ended by `Target.cut`."""
+
+
+class Target(Protocol):
+    """A place that profiles go to. All but `cut` is called by one thread at a time."""
+
+    name: str
+    """For the log, such as "Pyroscope at http://localhost:4040"; contains no secret."""
+    combined: bool
+    """Wants one profile of all kinds instead of one a kind."""
+    stores: bool
+    """Writes files; otherwise it pushes."""
+
+    def prepare(self) -> Outcome:
+        """What can be found wrong before there is a profile; loads nothing heavy, waits for nothing."""
+        ...
+
+    def send(self, series: Sequence[Series], deadline: float) -> Outcome:
+        """Deliver what belongs to one interval, before `deadline` (time.monotonic)."""
+        ...
+
+    def cut(self) -> None:
+        """From any thread: end a `send` under way, and refuse further ones, until `resume`."""
+        ...
+
+    def resume(self) -> None:
+        """Take up work after `cut`."""
+        ...
+
+    def after_fork_child(self) -> None:
+        """Let go of what belongs to the parent, whose thread may have been anywhere in `send`."""
+        ...
+
+    def close(self) -> None: ...
