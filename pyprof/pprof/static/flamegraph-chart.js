@@ -185,6 +185,7 @@ class Chart {
     const last = Math.ceil((scroll + height) / row);
     const zoomDepth = depth[this.zoomed];
     context.clearRect(0, 0, width, height);
+    this.canvas.dataset.frames = "0";
     if (!(type.total > 0)) return;
     context.font = this.font;
     context.textBaseline = "middle";

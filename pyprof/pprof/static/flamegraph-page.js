@@ -181,7 +181,7 @@ function table() {
       step(1);
       graph.focus();
     });
-    name.append(button, element("small", source(f)));
+    name.append(button, " ", element("small", source(f)));
     const plain = (value) => element("td", amount(value, type.unit), { className: "amount" });
     row.append(plain(flatOf[i]), flat,
       element("td", share(sums.get(i), total), { className: "sum" }), plain(cumOf[i]), cum, name);
