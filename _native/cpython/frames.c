@@ -200,21 +200,37 @@ pyprof_walk_public(PyThreadState *tstate, pyprof_code_frame *frames, size_t max,
 
 enum { PROOF_DEPTH = 64 };
 
-const char *
-pyprof_raw_walk_obstacle(void)
+static const char *
+proof_obstacle(void)
 {
-    const char *obstacle = layout_obstacle();
-    if (obstacle != NULL) {
-        return obstacle;
-    }
     pyprof_code_frame raw[PROOF_DEPTH], public[PROOF_DEPTH];
     bool raw_truncated, public_truncated;
     PyThreadState *own = PyThreadState_Get();
+    PyInterpreterState *interp = PyThreadState_GetInterpreter(own);
     size_t raw_depth = pyprof_walk_raw(own, raw, PROOF_DEPTH, &raw_truncated);
     size_t public_depth = pyprof_walk_public(own, public, PROOF_DEPTH, &public_truncated);
     bool equal = raw_depth == public_depth && raw_truncated == public_truncated;
     for (size_t i = 0; equal && i < raw_depth; i++) {
         equal = raw[i].code == public[i].code && raw[i].lasti == public[i].lasti;
     }
-    return equal ? NULL : "the interpreter's frames are not laid out as expected";
+    if (!equal) {
+        return "the interpreter's frames are not laid out as expected";
+    }
+    if (pyprof_newest_thread(interp) != PyInterpreterState_ThreadHead(interp) ||
+        (!pyprof_is_free_threaded() && pyprof_gil_holder(interp) != own)) {
+        return "the interpreter's state is not laid out as expected";
+    }
+    return NULL;
+}
+
+const char *
+pyprof_raw_walk_obstacle(void)
+{
+    const char *obstacle = layout_obstacle();
+    if (obstacle == NULL) {
+        pyprof_trust_layout(true);
+        obstacle = proof_obstacle();
+    }
+    pyprof_trust_layout(obstacle == NULL);
+    return obstacle;
 }

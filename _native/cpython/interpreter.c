@@ -17,6 +17,14 @@
 #include <unistd.h>
 #endif
 
+static bool layout_trusted;
+
+void
+pyprof_trust_layout(bool trusted)
+{
+    layout_trusted = trusted;
+}
+
 bool
 pyprof_is_free_threaded(void)
 {
@@ -37,19 +45,23 @@ uint64_t
 pyprof_native_thread_id(PyThreadState *tstate)
 {
 #if PYPROF_KNOWN_LAYOUT && PYPROF_HAS_DEBUG_OFFSETS
-    unsigned long id;
-    memcpy(&id, (const char *)tstate + _PyRuntime.debug_offsets.thread_state.native_thread_id, sizeof(id));
-    return id;
-#else
-    return tstate->native_thread_id;
+    if (layout_trusted) {
+        unsigned long id;
+        memcpy(&id, (const char *)tstate + _PyRuntime.debug_offsets.thread_state.native_thread_id, sizeof(id));
+        return id;
+    }
 #endif
+    return tstate->native_thread_id;
 }
 
 const void *
 pyprof_newest_thread(PyInterpreterState *interp)
 {
+    if (!layout_trusted) {
+        return PyInterpreterState_ThreadHead(interp);
+    }
 #if !PYPROF_KNOWN_LAYOUT
-    return PyInterpreterState_ThreadHead(interp);
+    return NULL;
 #elif PYPROF_HAS_DEBUG_OFFSETS
     void **head = (void **)((char *)interp + _PyRuntime.debug_offsets.interpreter_state.threads_head);
     return __atomic_load_n(head, __ATOMIC_ACQUIRE);
@@ -61,15 +73,23 @@ pyprof_newest_thread(PyInterpreterState *interp)
 const void *
 pyprof_gil_holder(PyInterpreterState *interp)
 {
-#if PYPROF_FREE_THREADED || !PYPROF_KNOWN_LAYOUT
+#if PYPROF_FREE_THREADED
     (void)interp;
     return NULL;
+#elif !PYPROF_KNOWN_LAYOUT
+    (void)interp;
+    return PYPROF_UNKNOWN_HOLDER;
 #else
+    if (!layout_trusted) {
+        return PYPROF_UNKNOWN_HOLDER;
+    }
 #if PYPROF_HAS_DEBUG_OFFSETS
     const _Py_DebugOffsets *at = &_PyRuntime.debug_offsets;
     char *gil = *(char **)((char *)interp + at->interpreter_state.ceval_gil);
-    int *locked = (int *)(gil + at->interpreter_state.gil_runtime_state_locked);
-    void **holder = (void **)(gil + at->interpreter_state.gil_runtime_state_holder);
+    /* The table gives these two for the GIL inside the interpreter state; it may use another's. */
+    const uint64_t inside = at->interpreter_state.gil_runtime_state;
+    int *locked = (int *)(gil + (at->interpreter_state.gil_runtime_state_locked - inside));
+    void **holder = (void **)(gil + (at->interpreter_state.gil_runtime_state_holder - inside));
 #else
 #if PYPROF_GIL_PER_INTERPRETER
     struct _gil_runtime_state *gil = interp->ceval.gil;

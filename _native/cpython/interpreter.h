@@ -22,8 +22,13 @@ size_t pyprof_walk_raw(PyThreadState *tstate, pyprof_code_frame *frames, size_t 
 /* The same through the public C API, which creates the frame objects. */
 size_t pyprof_walk_public(PyThreadState *tstate, pyprof_code_frame *frames, size_t max, bool *truncated);
 
-/* Checks the layouts and proves them on the calling thread's own stack. NULL, or why the raw walk may not be used. */
+/* Checks the layouts and proves them on the calling thread's own stack and GIL. NULL, or why the raw walk may not be
+ * used. */
 const char *pyprof_raw_walk_obstacle(void);
+
+/* Whether the functions below may read the interpreter's structures, as `pyprof_raw_walk_obstacle` has found; untrusted
+ * they use the public C API as far as that goes, and who holds the GIL is unknown. */
+void pyprof_trust_layout(bool trusted);
 
 /* Kernel id of the thread, 0 while it is starting. */
 uint64_t pyprof_native_thread_id(PyThreadState *tstate);
@@ -31,8 +36,9 @@ uint64_t pyprof_native_thread_id(PyThreadState *tstate);
 /* The newest thread state, as an opaque mark that changes when a thread state is made. From any thread, attached or not. */
 const void *pyprof_newest_thread(PyInterpreterState *interp);
 
-/* Who holds the GIL; NULL where nobody does or where there is none. From any thread, attached or not;
- * the result may only be compared. */
+/* Who holds the GIL; NULL where nobody does or where there is none, PYPROF_UNKNOWN_HOLDER where that cannot be told.
+ * From any thread, attached or not; the result may only be compared. */
+#define PYPROF_UNKNOWN_HOLDER ((const void *)-1)
 const void *pyprof_gil_holder(PyInterpreterState *interp);
 
 /* Whether the thread state is attached on a free-threaded build. From any thread; the state may be gone. */

@@ -66,6 +66,12 @@ take_attached(const pyprof_snapshot_request *request, PyThreadState *own)
     return taken;
 }
 
+static bool
+is_held(const void *holder)
+{
+    return holder != NULL && holder != PYPROF_UNKNOWN_HOLDER;
+}
+
 enum { FIRST_PATIENCE_NS = 50000, LONGEST_PATIENCE_NS = 2000000 };
 
 static bool
@@ -82,8 +88,9 @@ take_by_pending_call(const pyprof_snapshot_request *request, PyThreadState *own)
                 break; /* nobody can serve it any more */
             }
         }
-        else if (state == REQUESTED && (!posted || pyprof_gil_holder(request->interp) == NULL)) {
-            /* The holder went to sleep without a safe point: nobody is there to run the call. */
+        else if (state == REQUESTED && (!posted || !is_held(pyprof_gil_holder(request->interp)))) {
+            /* Nobody is there to run the call: the holder went to sleep without a safe point. Or that cannot be told:
+             * then the call may still be served while this waits. */
             PyEval_RestoreThread(own);
             if (claim()) {
                 take_and_answer();

@@ -346,6 +346,7 @@ pyprof_timer_start(const pyprof_timer_options *options)
     timer.options = *options;
     timer.interp = PyInterpreterState_Get();
     timer.walk_obstacle = options->raw_walk ? pyprof_raw_walk_obstacle() : "turned off";
+    pyprof_trust_layout(timer.walk_obstacle == NULL);
     timer.random = (uint64_t)pyprof_monotonic_ns() ^ (uint64_t)getpid() << 32 ^ (uintptr_t)&options;
     if (pyprof_code_cache_open() < 0) {
         PyErr_SetString(PyExc_RuntimeError, "the interpreter does not tell when code objects are freed");
