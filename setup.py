@@ -38,11 +38,13 @@ def autostart_files() -> dict[str, str]:
     module = Path("pyprof/autostart/pyprof_autostart.py").read_text(encoding="utf-8")
     if sys.version_info < (3, 15):
         return {"pyprof_autostart.py": module, "pyprof_autostart.pth": pth + "\n"}
-    # From 3.18 the import lines of .pth files are ignored and PEP 829's .start takes over. Until then both are read,
-    # and any .start entry at all makes site import pkgutil and re, 7 ms in every process of the environment; a .start
-    # of the same name would moreover switch the cheap .pth line off. So its name is another, and while the .pth line
-    # still runs it takes the entry, for which it has done the work, off site's list.
-    pth += '; getattr(locals().get("self"), "_entrypoints", {}).pop(os.path.join(sitedir, "pyprof.start"), None)'
+    # From 3.18 the import lines of .pth files are ignored and PEP 829's .start takes over. Until then both
+    # are read, and any .start entry at all makes site import pkgutil and re, 7 ms in every process of the
+    # environment; a .start of the same name would moreover switch the cheap .pth line off. So its name is
+    # another, and while the .pth line still runs, it takes the entry, whose work it does, off site's list.
+    pth += (
+        '; getattr(locals().get("self"), "_entrypoints", {}).pop(os.path.join(sitedir, "pyprof.start"), None)'
+    )
     return {
         "pyprof_autostart.py": module,
         "pyprof_autostart.pth": pth + "\n",
@@ -67,7 +69,7 @@ class BuildWithAutostart(build_py):
 
 
 class EditableWithAutostart(editable_wheel):
-    """Editable installs: setuptools offers no way to bring more files along, so the finished wheel gets them."""
+    """Editable installs: setuptools has no way to bring more files along, so the finished wheel gets them."""
 
     def run(self) -> None:
         super().run()

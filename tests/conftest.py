@@ -1,4 +1,4 @@
-"""What all tests share: a Python process with a hard time-out, tools that may be missing, no sampler left behind."""
+"""What all tests share: processes with a hard time-out, tools that may be missing, no sampler left behind."""
 
 import importlib
 import os
@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("PYPROF_CI") == "1"
 
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
+RunCommand = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def clean_environment(extra: Mapping[str, str | None] | None = None) -> dict[str, str]:
@@ -38,7 +39,7 @@ def run_process(
     cwd: str | os.PathLike[str] | None = None,
     stdin: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command in a session of its own; after `timeout` seconds all of it is killed and the test fails."""
+    """Run a command in its own session; after `timeout` seconds all of it is killed and the test fails."""
     process = subprocess.Popen(
         list(command),
         env=clean_environment(env),
@@ -59,9 +60,15 @@ def run_process(
     return subprocess.CompletedProcess(list(command), process.returncode, stdout, stderr)
 
 
+@pytest.fixture(name="run_process")
+def _run_process() -> RunCommand:
+    """`run_process(command, env=…, timeout=…, cwd=…, stdin=…)` for any program."""
+    return run_process
+
+
 @pytest.fixture
 def run_python() -> RunPython:
-    """Call with code (str) or a script (Path) and its arguments: runs this interpreter in a process of its own.
+    """Call with code (str) or a script (Path) and its arguments: runs this interpreter in a new process.
 
     Keywords: `env` (added to a clean environment; None removes), `timeout` in seconds, `cwd`, `stdin`,
     `options` (the interpreter's own, before the code), `interpreter`, and `check` (exit code 0 is asserted).
@@ -87,8 +94,8 @@ def run_python() -> RunPython:
 class Require:
     """Skips the test where something is missing, with one counted line; under PYPROF_CI=1 it fails instead.
 
-    Only wheels that do not exist for this interpreter (listed in `no-wheels` of the virtual environment by those who
-    tried to install them) are a skip in CI too.
+    Only wheels that do not exist for this interpreter (listed in `no-wheels` of the virtual environment by
+    those who tried to install them) are a skip in CI too.
     """
 
     def tool(self, name: str, *others: str) -> str:
@@ -126,8 +133,13 @@ def require() -> Require:
 
 
 def _as_failure_in_ci(report: pytest.TestReport | pytest.CollectReport) -> None:
-    """A skip that a test decided on while it ran is a missing tool; `skipif` marks say what does not apply."""
-    if not IN_CI or not report.skipped or hasattr(report, "wasxfail") or not isinstance(report.longrepr, tuple):
+    """A skip decided on while a test ran is a missing tool; `skipif` marks say what does not apply."""
+    if (
+        not IN_CI
+        or not report.skipped
+        or hasattr(report, "wasxfail")
+        or not isinstance(report.longrepr, tuple)
+    ):
         return
     reason = report.longrepr[2].removeprefix("Skipped: ")
     if not reason.startswith("no wheels"):

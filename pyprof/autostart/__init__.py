@@ -1,17 +1,24 @@
 """Starting pyprof without a line of code in the program.
 
-Three ways lead here, all through `pyprof_autostart.main`, and together they start one profiler: the `.pth` file
-that an installation puts beside the package, the `.start` entry point of Python 3.15, and the `sitecustomize` of
-this directory, which `pyprof run` and `PYTHONPATH=$(pyprof info --autostart-path)` put on the path.
+Three ways lead here, all through `pyprof_autostart.main`, and together they start one profiler: the
+`.pth` file that an installation puts beside the package, the `.start` entry point of Python 3.15, and the
+`sitecustomize` of this directory, which `pyprof run` and `PYTHONPATH=$(pyprof info --autostart-path)` put
+on the path.
 """
 
-from pathlib import Path
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _done = False
 
 
-def directory() -> Path:
+def directory() -> "Path":
     """The directory to put on PYTHONPATH."""
+    from pathlib import Path
+
     return Path(__file__).resolve().parent
 
 
@@ -25,6 +32,18 @@ def start() -> None:
     import pyprof
     from pyprof import _native
 
-    # `site` runs in every interpreter of the process, and a thread started in another one makes its end abort.
-    if _native.is_main_interpreter() and enabled():
+    # `site` runs in every interpreter of the process, and a thread started in another makes its end abort.
+    if _native.is_main_interpreter() and _enabled():
         pyprof.start()
+
+
+def _enabled() -> bool:
+    from pyprof import log
+    from pyprof.config import OPTIONS
+
+    option = next(option for option in OPTIONS if option.name == "enabled")
+    try:
+        return bool(option.parse(os.environ.get(option.variable, "")))
+    except ValueError as error:
+        log.warning("%s: %s; not started", option.variable, error)
+        return False

@@ -1,7 +1,7 @@
 """What the `.pth` line, the `.start` entry point and the `sitecustomize` of this directory call.
 
-Installed a second time, beside the `.pth` file, as a module of its own: it can say no without importing pyprof.
-Any Python that a profiled program starts may run it, so its syntax is that of Python 2.7.
+Installed a second time, beside the `.pth` file, as a module of its own: it can say no without importing
+pyprof. Any Python that a profiled program starts may run it, so its syntax is that of Python 2.7.
 """
 
 import os

@@ -1,7 +1,7 @@
 """Starts pyprof in every Python process that has this directory on PYTHONPATH.
 
-It stands in the way of the `sitecustomize` that the process would have found without it, so it first takes itself
-out of the way and runs that one. What that one raises goes on to `site`, which reports it as ever.
+It stands in the way of the `sitecustomize` that the process would have found without it, so it first takes
+itself out of the way and runs that one. What that one raises goes on to `site`, which reports it as ever.
 Any Python that a profiled program starts may run it, so its syntax is that of Python 2.7.
 """
 

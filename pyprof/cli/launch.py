@@ -10,19 +10,17 @@ from typing import NoReturn
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
 
-# Left alone: what cannot be caught, what stops and continues a job (the shell sends it to the whole job), what our
-# own faults raise, and SIGCHLD, which tells us of the child.
+# Left alone: what cannot be caught, what stops and continues a job (the shell sends it to the whole job),
+# what our own faults raise, and SIGCHLD, which tells us of the child.
 _NOT_FORWARDED = frozenset(
-    getattr(signal, name)
-    for name in (
-        "SIGKILL SIGSTOP SIGTSTP SIGTTIN SIGTTOU SIGCONT SIGCHLD SIGSEGV SIGBUS SIGFPE SIGILL SIGTRAP SIGSYS SIGPIPE"
-    ).split()
-    if hasattr(signal, name)
-)
+    {
+        signal.SIGKILL, signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCONT,
+        signal.SIGCHLD, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP,
+        signal.SIGSYS, signal.SIGPIPE,
+    }
+)  # fmt: skip
 # Python ignores these, and ignored signals stay ignored in a new program.
-_IGNORED_BY_PYTHON = tuple(
-    getattr(signal, name) for name in ("SIGPIPE", "SIGXFZ", "SIGXFSZ") if hasattr(signal, name)
-)
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 def replace(path: str, arguments: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
@@ -58,7 +56,7 @@ def run(path: str, arguments: Sequence[str], environ: Mapping[str, str]) -> int:
                 _forget_pending(forwarded)
                 return status
         elif event.si_code <= 0:
-            # Sent by a process. What the kernel sends itself (the terminal's Ctrl-C) has reached the child as well.
+            # Sent by a process. What the kernel sends (the terminal's Ctrl-C) has reached the child as well.
             os.kill(child, event.si_signo)
 
 
@@ -69,7 +67,7 @@ def _forget_pending(signals: set[signal.Signals]) -> None:
 
 
 def leave(status: int) -> int:
-    """The exit code of a child with this wait status; where a signal ended it, this process dies of the same."""
+    """The exit code of a child with this wait status; if a signal ended it, this process dies of the same."""
     if not os.WIFSIGNALED(status):
         return os.waitstatus_to_exitcode(status)
     sys.stdout.flush()

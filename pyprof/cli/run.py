@@ -6,16 +6,19 @@ import argparse
 import os
 import shutil
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pyprof.cli import launch
+from pyprof.cli.terminal import note
 from pyprof.config import OPTIONS, Option
 from pyprof.option_kinds import Boolean
+
+if TYPE_CHECKING:
+    from pyprof.cli.gather import Gathered
 
 USAGE = "pyprof run [-o OUT] [options] [--] script.py | -m module | command ..."
 EPILOG = """\
@@ -30,6 +33,8 @@ Every option is also an environment variable, PYPROF_<NAME>; secrets are better 
 for a command line can be read by others.
 """
 _ROWS = 20
+_OUTER = "PYPROF__RUN"
+"""Where the innermost `pyprof run` collects; a run within it leaves copies there."""
 
 
 class UsageError(Exception):
@@ -52,7 +57,7 @@ class Target(NamedTuple):
 
 
 def main(words: Sequence[str]) -> int:
-    """Run with the arguments after `run`; the exit code, unless this process becomes the program or dies like it."""
+    """Run with the arguments after `run`; the exit code, unless this process becomes the program."""
     parser = argument_parser()
     try:
         options, target_words = split(words)
@@ -67,33 +72,53 @@ def main(words: Sequence[str]) -> int:
         return _complain(str(error), error.code)
     _stop_profiling_this_process()
     if not sys.platform.startswith("linux"):
-        print("pyprof run: profiling works on Linux only; the program runs without it", file=sys.stderr)
+        note("profiling works on Linux only; the program runs without it")
         return _become(target, environ)
     return _run(target, environ)
 
 
 def _run(target: Target, environ: dict[str, str]) -> int:
     output = environ.get("PYPROF_OUTPUT", "").strip()
-    if output and is_directory(output):
-        directory = os.path.abspath(output)
-        try:
-            os.makedirs(directory, exist_ok=True)
-        except OSError as error:
-            return _complain(f"cannot write profiles to {output}: {error.strerror}", 1)
-        return _become(target, environ | {"PYPROF_OUTPUT": directory})
-    if output:
-        problem = unwritable(output)
-        if problem:
-            return _complain(f"cannot write {output}: {problem}", 1)
-    elif has_server(environ):
+    outer = environ.get(_OUTER, "")
+    if output and output == outer:
+        return _become(target, environ)  # within another run, which does what is to be done at the end
+    if not output and has_server(environ):
         return _become(target, environ)
-    with _collecting() as directory:
+
+    from pyprof.cli import gather
+
+    if output and (problem := gather.unwritable(output)):
+        return _complain(f"cannot write {output}: {problem}", 1)
+    one_file = not output or gather.is_file(output)
+    with gather.temporary_directory() if one_file else nullcontext(os.path.abspath(output)) as directory:
+        gathered = gather.Gathered(directory)
+        variables = {"PYPROF_OUTPUT": directory, _OUTER: directory}
         try:
-            status = launch.run(target.path, target.arguments, environ | {"PYPROF_OUTPUT": directory})
+            status = launch.run(target.path, target.arguments, environ | variables)
         except OSError as error:
             return _cannot_execute(target, error)
-        saved = _finish(directory, output)
-    return launch.leave(status) or (0 if saved else 1)
+        if outer:
+            gather.copy(gathered.files(), outer)
+        if one_file:
+            fine = _finish(gathered, output)
+        else:
+            fine = True
+            gathered.keep_one_a_process()
+    return launch.leave(status) or (0 if fine else 1)
+
+
+def _finish(gathered: Gathered, output: str) -> bool:
+    """Save or show the sum; whether what was asked for is there."""
+    from pyprof import pprof
+
+    profile = gathered.merge()
+    if profile is None:
+        return not output
+    if output:
+        return gathered.save(profile, output)
+    rows = pprof.top(profile, limit=_ROWS)
+    sys.stderr.write(pprof.format_top(rows, profile.value_type().unit))
+    return True
 
 
 def _become(target: Target, environ: Mapping[str, str]) -> int:
@@ -108,7 +133,7 @@ def _cannot_execute(target: Target, error: OSError) -> int:
 
 
 def _complain(message: str, code: int) -> int:
-    print(f"pyprof run: {message}", file=sys.stderr)
+    note(message)
     return code
 
 
@@ -137,8 +162,12 @@ def argument_parser() -> argparse.ArgumentParser:
         flags = [option.flag, "-o"] if option.name == "output" else [option.flag]
         action = argparse.BooleanOptionalAction if isinstance(option.kind, Boolean) else "store"
         metavar = None if isinstance(option.kind, Boolean) else "OUT" if option.name == "output" else "VALUE"
-        help_text = (option.help if option.name != "output" else "where profiles are written").replace("%", "%%")
-        parser.add_argument(*flags, dest=option.name, action=action, metavar=metavar, default=None, help=help_text)
+        help_text = (option.help if option.name != "output" else "where profiles are written").replace(
+            "%", "%%"
+        )
+        parser.add_argument(
+            *flags, dest=option.name, action=action, metavar=metavar, default=None, help=help_text
+        )
     return parser
 
 
@@ -147,7 +176,7 @@ def _options() -> Iterator[Option]:
 
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Our options, and the program with its arguments: the first word that is neither an option nor its value."""
+    """Our options, and the program: from the first word that is neither an option nor the value of one."""
     with_value = {option.flag for option in _options() if not isinstance(option.kind, Boolean)} | {"-o"}
     position = 0
     while position < len(words):
@@ -242,71 +271,7 @@ def _why_not(word: str) -> CannotRun:
     return CannotRun(f"no such command: {word}", launch.NOT_FOUND)
 
 
-# The profiles
-
-
-def is_directory(output: str) -> bool:
-    """Whether an output stands for a directory, to which each process writes for itself."""
-    return output.endswith(os.sep) or os.path.isdir(output)
-
-
-def unwritable(path: str) -> str | None:
-    """Why a file could not be written; better known before the program has run for an hour."""
-    parent = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(parent):
-        return f"there is no directory {parent}"
-    existing = path if os.path.exists(path) else parent
-    return None if os.access(existing, os.W_OK) else f"{existing} is not writable"
-
-
 def has_server(environ: Mapping[str, str]) -> bool:
     """Whether the environment says where profiles are pushed."""
     exporter = environ.get("PYPROF_EXPORTER", "").strip().lower()
     return exporter != "none" and bool(exporter or environ.get("PYPROF_SERVER_URL", "").strip())
-
-
-@contextmanager
-def _collecting() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="pyprof-run-", ignore_cleanup_errors=True) as directory:
-        yield directory
-
-
-def _finish(directory: str, output: str) -> bool:
-    """Merge what the processes have written and save or show it; whether there was something, and no error."""
-    from pyprof import pprof
-
-    files = sorted(Path(directory).rglob("*.pb.gz"))
-    profiles = []
-    for number, file in enumerate(files, 1):
-        if sys.stderr.isatty() and len(files) > 10:
-            print(f"\rpyprof run: reading {number}/{len(files)}", end="", file=sys.stderr, flush=True)
-        try:
-            profiles.append(pprof.read(file))
-        except pprof.ProfileError as error:
-            print(f"pyprof run: {error}", file=sys.stderr)  # of a process that was killed while it wrote
-    if sys.stderr.isatty() and len(files) > 10:
-        print("\r\033[K", end="", file=sys.stderr)
-    if not profiles:
-        print(
-            "pyprof run: no process wrote a profile. Was one of them Python, with pyprof installed, "
-            "and did it end other than by a signal?",
-            file=sys.stderr,
-        )
-        return not output
-    profile = pprof.merge(profiles)
-    if not output:
-        rows = pprof.top(profile, limit=_ROWS)
-        unit = profile.sample_types[profile.sample_type_index()].unit
-        print(pprof.format_top(rows, unit), end="", file=sys.stderr)
-        return True
-    try:
-        pprof.save(profile, output)
-    except OSError as error:
-        kept = tempfile.mkdtemp(prefix="pyprof-run-kept-")
-        for file in files:
-            shutil.move(file, kept)
-        print(f"pyprof run: cannot write {output}: {error.strerror}; the profiles are in {kept}", file=sys.stderr)
-        return False
-    processes = f" of {len(profiles)} profiles" if len(profiles) > 1 else ""
-    print(f"pyprof run: wrote {output}{processes}", file=sys.stderr)
-    return True

@@ -1,0 +1,140 @@
+"""What the processes of a `pyprof run` have written, brought into the form that was asked for."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pyprof import pprof
+from pyprof.cli.terminal import Progress, note
+from pyprof.export.files import is_file as is_pprof_name
+from pyprof.pprof.save import format_of
+
+__all__ = ["Gathered", "is_file", "unwritable"]
+
+# SERVICE-PID-TIME.pb.gz, as pyprof.export.files names them: one an interval and process.
+_NAME = re.compile(r"(?P<process>.*-\d+)-\d{8}T\d{6}\.\d{3}Z\.pb\.gz")
+_HINT = "was one of them Python with pyprof installed, and did it end other than by a signal?"
+
+
+def is_file(output: str) -> bool:
+    """Whether an output means one file, by its name; any other is a directory."""
+    named_so = format_of(output) is not None or is_pprof_name(output)
+    return named_so and not output.endswith(os.sep) and not os.path.isdir(output)
+
+
+def unwritable(output: str) -> str | None:
+    """Why an output cannot be written, known before the program has run for an hour. Makes a directory."""
+    if not is_file(output):
+        try:
+            os.makedirs(output, exist_ok=True)
+        except OSError as error:
+            return error.strerror
+        return None if os.access(output, os.W_OK | os.X_OK) else "it is not writable"
+    parent = os.path.dirname(os.path.abspath(output))
+    if not os.path.isdir(parent):
+        return f"there is no directory {parent}"
+    existing = output if os.path.exists(output) else parent
+    return None if os.access(existing, os.W_OK) else f"{existing} is not writable"
+
+
+class Gathered:
+    """The profiles in a directory that were not there when this object was made."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self._before = set(self._all())
+
+    def _all(self) -> Iterator[Path]:
+        return Path(self.directory).glob("*.pb.gz")
+
+    def files(self) -> list[Path]:
+        """Oldest interval of a process first."""
+        return sorted(set(self._all()) - self._before)
+
+    def keep_one_a_process(self) -> int:
+        """Merge the intervals of each process into the first one's file; the number of processes."""
+        processes: dict[str, list[Path]] = {}
+        for file in self.files():
+            match = _NAME.fullmatch(file.name)
+            processes.setdefault(match["process"] if match else file.name, []).append(file)
+        with Progress("merging the profiles of each process") as progress:
+            for number, files in enumerate(processes.values()):
+                progress.update(number / len(processes))
+                if len(files) > 1:
+                    self._merge_into_first(files)
+        return len(processes)
+
+    def _merge_into_first(self, files: list[Path]) -> None:
+        try:
+            pprof.save(_merged(files), files[0])
+        except (OSError, pprof.ProfileError) as error:
+            note(f"the {len(files)} files of one process stay as they are: {error}")
+            return
+        for file in files[1:]:
+            file.unlink(missing_ok=True)
+
+    def merge(self) -> pprof.Profile | None:
+        """The sum of all; None, and a word about it, where there is nothing."""
+        files = self.files()
+        try:
+            with Progress("merging the profiles") as progress:
+                return _merged(files, progress)
+        except pprof.ProfileError as error:
+            note(f"no process wrote a profile: {_HINT}" if not files else str(error))
+            return None
+
+    def save(self, profile: pprof.Profile, output: str) -> bool:
+        """Write the merged profile; if that fails, say where what it was made from is kept."""
+        try:
+            if format_of(output) is None:
+                with pprof.replace_file(output) as file:
+                    file.write(pprof.write(profile, compress=True))
+            else:
+                pprof.save(profile, output)
+        except (OSError, pprof.ProfileError) as error:
+            kept = tempfile.mkdtemp(prefix="pyprof-kept-")
+            copy(self.files(), kept)
+            reason = error.strerror if isinstance(error, OSError) else error
+            note(f"cannot write {output}: {reason}; the profiles of the processes are in {kept}")
+            return False
+        count = len({(match["process"] if match else name) for name, match in self._names()})
+        note(f"wrote {output}" + (f", the sum of {count} processes" if count > 1 else ""))
+        return True
+
+    def _names(self) -> Iterator[tuple[str, re.Match[str] | None]]:
+        return ((file.name, _NAME.fullmatch(file.name)) for file in self.files())
+
+
+def copy(files: Iterable[Path], directory: str) -> None:
+    """Copy files into a directory that may have gone."""
+    for file in files:
+        try:
+            shutil.copy(file, directory)
+        except OSError:
+            return
+
+
+@contextmanager
+def temporary_directory() -> Iterator[str]:
+    """Where a run collects whose output is one file or a table."""
+    # Cleaning up may meet a process that outlives the run and still writes.
+    with tempfile.TemporaryDirectory(prefix="pyprof-run-", ignore_cleanup_errors=True) as directory:
+        yield directory
+
+
+def _merged(files: list[Path], progress: Progress | None = None) -> pprof.Profile:
+    merger = pprof.Merger()
+    for number, file in enumerate(files):
+        if progress is not None:
+            progress.update(number / len(files))
+        try:
+            merger.add(pprof.read(file))
+        except pprof.ProfileError as error:
+            note(str(error))  # of a process that was killed while it wrote
+    return merger.profile()

@@ -1,0 +1,371 @@
+"""`pyprof run`: which program is meant, what it is given, and that it runs as it would without."""
+
+import contextlib
+import os
+import pty
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pyprof import pprof
+from pyprof.cli import run
+from pyprof.config import OPTIONS
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="profiling is for Linux")
+
+PYPROF_RUN = [sys.executable, "-m", "pyprof", "run"]
+# Says when its handlers are there, then waits for the signal; the number it got is the exit code.
+REPORTING = """
+import os, signal, sys
+def handler(number, frame):
+    os._exit(number)
+for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGQUIT):
+    signal.signal(number, handler)
+print("ready", flush=True)
+while True:
+    signal.pause()
+"""
+BURNING = """
+import time
+def burn():
+    end = time.thread_time() + 0.5
+    while time.thread_time() < end:
+        pass
+burn()
+"""
+
+RunCommand = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def pyprof_run(run_process: RunCommand) -> RunCommand:
+    return lambda *words, **keywords: run_process([*PYPROF_RUN, *map(str, words)], **keywords)
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Callable[[str], Path]:
+    def write(code: str) -> Path:
+        path = tmp_path / "program.py"
+        path.write_text(code)
+        return path
+
+    return write
+
+
+@contextlib.contextmanager
+def started(*words: object, **keywords: object) -> Iterator["subprocess.Popen[str]"]:
+    """A `pyprof run` whose program has said that it is ready."""
+    process = subprocess.Popen(
+        [*PYPROF_RUN, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **keywords
+    )  # type: ignore[call-overload]
+    try:
+        assert process.stdout.readline() == "ready\n"
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        process.communicate()
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("words", "options", "target"),
+    [
+        (["app.py"], [], ["app.py"]),
+        (["-o", "x.pb.gz", "app.py", "-o", "y"], ["-o", "x.pb.gz"], ["app.py", "-o", "y"]),
+        (["--sample-rate", "7", "--no-wall", "a", "-m"], ["--sample-rate", "7", "--no-wall"], ["a", "-m"]),
+        (["--sample-rate=7", "--", "--odd"], ["--sample-rate=7"], ["--odd"]),
+        (["-ox.pb.gz", "-m", "pkg", "-c"], ["-ox.pb.gz"], ["-m", "pkg", "-c"]),
+        (["-mpkg", "-c"], [], ["-m", "pkg", "-c"]),
+        (["--cpu"], ["--cpu"], []),
+    ],
+)
+def test_options_end_where_the_program_begins(
+    words: list[str], options: list[str], target: list[str]
+) -> None:
+    assert run.split(words) == (options, target)
+
+
+def test_every_option_is_a_flag_and_becomes_its_variable() -> None:
+    given = {
+        "service_name": "shop", "exporter": "none", "server_url": "http://127.0.0.1:1", "output": "x/",
+        "sample_rate": "50", "upload_interval": "5", "engine": "auto", "memory": "off", "max_frames": "9",
+        "ring_windows": "2", "tags": "a=b", "auth_token": "t", "basic_auth_user": "u",
+        "basic_auth_password": "p",
+        "tenant_id": "t", "headers": "A=b", "timeout": "3", "exit_timeout": "1", "log_level": "error",
+    }  # fmt: skip
+    switches = {"cpu", "wall", "strict"}
+    assert {option.name for option in OPTIONS} - {"enabled"} == given.keys() | switches
+    flags = [word for name, value in given.items() for word in ("--" + name.replace("_", "-"), value)]
+    flags += ["--no-cpu", "--no-wall", "--strict"]
+    parsed = run.chosen(run.argument_parser().parse_args(flags))
+    assert parsed == {
+        **{"PYPROF_" + name.upper(): value for name, value in given.items()},
+        "PYPROF_CPU": "0",
+        "PYPROF_WALL": "0",
+        "PYPROF_STRICT": "1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--sample-rate", "fast", "x.py"], "sample_rate"),
+        (["--no-such-option", "x.py"], "--no-such-option"),
+        (["--sample", "7", "x.py"], "--sample"),
+        (["--cpu"], "what shall be run"),
+        (["-m"], "-m needs"),
+        (["-o"], "-o"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_runs(
+    pyprof_run: RunCommand, words: list[str], says: str, tmp_path: Path
+) -> None:
+    (tmp_path / "x.py").write_text("open('it-ran', 'w')")
+    result = pyprof_run(*words, cwd=tmp_path)
+    assert result.returncode == 2
+    assert says in result.stderr.splitlines()[-1]
+    assert not (tmp_path / "it-ran").exists()
+
+
+def test_python_path_begins_with_the_autostart_directory_once() -> None:
+    once = run.child_environment({"PYTHONPATH": "/a::/b"}, {"PYPROF_TAGS": "a=b"})
+    directory, rest = once["PYTHONPATH"].split(os.pathsep, 1)
+    assert Path(directory, "sitecustomize.py").is_file()
+    assert rest == "/a::/b"
+    assert once["PYPROF_ENABLED"] == "1"
+    assert once["PYPROF_TAGS"] == "a=b"
+    assert run.child_environment(once, {})["PYTHONPATH"] == once["PYTHONPATH"]
+
+
+# The program
+
+
+def test_scripts_directories_and_zip_files_run_with_this_python(
+    pyprof_run: RunCommand, tmp_path: Path
+) -> None:
+    code = "import sys; print(sys.executable, *sys.argv[1:])"
+    (tmp_path / "script.py").write_text(code)
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "directory/__main__.py").write_text(code)
+    with zipfile.ZipFile(tmp_path / "archive", "w") as archive:
+        archive.writestr("__main__.py", code)
+    for word in ("script.py", "directory", "archive"):
+        result = pyprof_run("-o", "out.pb.gz", word, "-o", "--", "x y", cwd=tmp_path)
+        assert result.stdout == f"{sys.executable} -o -- x y\n", result.stderr
+        assert result.returncode == 0
+
+
+def test_modules_run_with_this_python(pyprof_run: RunCommand, tmp_path: Path) -> None:
+    (tmp_path / "module.py").write_text("import sys; print(__name__, sys.argv[1:])")
+    result = pyprof_run("-o", "out.pb.gz", "-m", "module", "-m", "a", cwd=tmp_path)
+    assert result.stdout == "__main__ ['-m', 'a']\n", result.stderr
+
+
+def test_other_words_are_commands_of_the_path(pyprof_run: RunCommand, tmp_path: Path) -> None:
+    command = tmp_path / "bin/greet"
+    command.parent.mkdir()
+    command.write_text('#!/bin/sh\necho "$0 $@"\n')
+    command.chmod(0o755)
+    path = f"{command.parent}{os.pathsep}{os.environ['PATH']}"
+    result = pyprof_run("--", "greet", "-m", "--", env={"PATH": path}, cwd=tmp_path)
+    assert result.stdout == f"{command} -m --\n"
+
+
+def test_what_cannot_run_is_one_line_and_the_code_of_a_shell(pyprof_run: RunCommand, tmp_path: Path) -> None:
+    (tmp_path / "plain.txt").write_text("text")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "garbage").write_bytes(b"\0\1\2")
+    (tmp_path / "garbage").chmod(0o755)
+    for words, code, says in [
+        (["no-such-command-anywhere"], 127, "no-such-command-anywhere"),
+        (["no-such-script.py"], 127, "no-such-script.py"),
+        (["./plain.txt"], 126, "plain.txt"),
+        (["./folder"], 126, "folder"),
+        (["./garbage"], 126, "garbage"),
+        (["--server-url", "http://127.0.0.1:1", "./garbage"], 126, "garbage"),
+    ]:
+        result = pyprof_run(*words, cwd=tmp_path)
+        assert result.returncode == code, words
+        assert says in result.stderr
+        assert len(result.stderr.splitlines()) == 1, result.stderr
+
+
+# Exit codes and signals
+
+
+@pytest.mark.parametrize("options", [["-o", "out.pb.gz"], ["--server-url", "http://127.0.0.1:1"]])
+def test_exit_codes_pass_through(
+    pyprof_run: RunCommand, script: Callable[[str], Path], options: list[str], tmp_path: Path
+) -> None:
+    path = script("import sys; sys.exit(37)")
+    assert pyprof_run(*options, path, cwd=tmp_path).returncode == 37
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV, signal.SIGUSR2]
+)
+def test_a_program_killed_by_a_signal_kills_its_runner_the_same_way(
+    pyprof_run: RunCommand, script: Callable[[str], Path], number: signal.Signals, tmp_path: Path
+) -> None:
+    path = script(f"import os; os.kill(os.getpid(), {int(number)})")
+    assert pyprof_run("-o", "out.pb.gz", path, cwd=tmp_path).returncode == -number
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGQUIT]
+)
+def test_signals_sent_to_the_runner_reach_the_program(
+    script: Callable[[str], Path], number: signal.Signals, tmp_path: Path
+) -> None:
+    with started("-o", tmp_path / "out.pb.gz", script(REPORTING), start_new_session=True) as process:
+        process.send_signal(number)
+        assert process.wait(30) == number
+
+
+def test_ctrl_c_at_the_terminal_reaches_the_program_once(
+    script: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Seen to fail with every signal forwarded: the terminal sends SIGINT to the program too: it got two."""
+    code = """
+import os, signal, time
+got = []
+signal.signal(signal.SIGINT, lambda *_: got.append(1))
+signal.signal(signal.SIGTERM, lambda *_: (print("interrupts", len(got), flush=True), os._exit(0)))
+print("ready", flush=True)
+while True:
+    signal.pause()
+    if got:
+        # A second one, had it been forwarded, comes before this one: signals of one sender stay in order.
+        os.kill(os.getppid(), signal.SIGTERM)
+"""
+    controller, terminal = pty.openpty()
+
+    def take_terminal() -> None:
+        os.setsid()
+        import fcntl
+        import termios
+
+        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+
+    with started(
+        "-o", tmp_path / "out.pb.gz", script(code), stdin=terminal, preexec_fn=take_terminal
+    ) as process:
+        os.write(controller, b"\x03")
+        assert process.wait(30) == 0
+        assert process.stdout is not None
+        assert process.stdout.read() == "interrupts 1\n"
+    os.close(controller)
+    os.close(terminal)
+
+
+def test_the_program_inherits_the_signal_state_as_it_was(
+    pyprof_run: RunCommand, script: Callable[[str], Path]
+) -> None:
+    path = script("print(open('/proc/self/status').read())")
+
+    def signal_state(text: str) -> dict[str, str]:
+        return {
+            name: value.strip()
+            for name, _, value in (line.partition(":") for line in text.splitlines())
+            if name in ("SigBlk", "SigIgn")
+        }
+
+    # Through the shell's cat, Python's own dispositions do not show.
+    direct = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True, check=True)
+    for options in (["--server-url", "http://127.0.0.1:1"], []):
+        result = pyprof_run(*options, "cat", "/proc/self/status")
+        assert signal_state(result.stdout) == signal_state(direct.stdout)
+    assert path.exists()
+
+
+# Profiles
+
+
+def test_output_is_the_merge_of_the_process_tree(
+    pyprof_run: RunCommand, script: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = script(
+        "import subprocess, sys\n"
+        + BURNING
+        + "def in_the_parent(): burn()\n"
+        + "in_the_parent()\n"
+        + "if len(sys.argv) < 2:\n"
+        + "    subprocess.run([sys.executable, __file__, 'child'], check=True)\n"
+    )
+    result = pyprof_run("-o", "out.pb.gz", path, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    profile = pprof.read(tmp_path / "out.pb.gz")
+    index = profile.sample_type_index("cpu")
+    pids = {label.value for sample in profile.samples for label in sample.labels if label.key == "pid"}
+    assert len(pids) == 2
+    burnt = sum(
+        sample.values[index]
+        for sample in profile.samples
+        if any(name == "__main__.burn" for location in sample.locations for name in location.names())
+    )
+    assert burnt == pytest.approx(2.0e9, rel=0.1)
+    assert list(tmp_path.glob("*.pb.gz")) == [tmp_path / "out.pb.gz"]
+
+
+def test_a_directory_gets_one_file_for_each_process(
+    pyprof_run: RunCommand, script: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = script(
+        "import subprocess, sys\n"
+        + BURNING
+        + "if len(sys.argv) < 2:\n"
+        + "    subprocess.run([sys.executable, __file__, 'child'], check=True, cwd='/')\n"
+    )
+    result = pyprof_run("-o", "profiles/", path, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert len(list((tmp_path / "profiles").rglob("*.pb.gz"))) == 2
+
+
+def test_without_a_target_the_table_is_printed_to_stderr(
+    pyprof_run: RunCommand, script: Callable[[str], Path], tmp_path: Path
+) -> None:
+    result = pyprof_run(script("print('output')\n" + BURNING), cwd=tmp_path)
+    assert result.returncode == 0
+    assert result.stdout == "output\n"
+    header, first, *_ = result.stderr.splitlines()
+    assert header.split() == ["Flat", "Flat%", "Sum%", "Cum", "Cum%", "Name"]
+    assert first.endswith("__main__.burn")
+    assert [path.name for path in tmp_path.iterdir()] == ["program.py"]
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_anything_runs(
+    pyprof_run: RunCommand, script: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = script("open('it-ran', 'w')")
+    for output in ("missing/out.pb.gz", "/proc/out.pb.gz", "/proc/out/"):
+        result = pyprof_run("-o", output, path, cwd=tmp_path)
+        assert result.returncode == 1, result.stderr
+        assert len(result.stderr.splitlines()) == 1, result.stderr
+        assert not (tmp_path / "it-ran").exists()
+
+
+def test_a_program_that_is_not_python_leaves_a_note_and_no_file(
+    pyprof_run: RunCommand, tmp_path: Path
+) -> None:
+    result = pyprof_run("-o", "out.pb.gz", "true", cwd=tmp_path)
+    assert "no process wrote a profile" in result.stderr
+    assert result.returncode == 1
+    assert not (tmp_path / "out.pb.gz").exists()
+
+
+def test_nested_runs_both_write(
+    pyprof_run: RunCommand, script: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = script(BURNING)
+    result = pyprof_run("-o", "outer.pb.gz", "--", *PYPROF_RUN, "-o", "inner.pb.gz", path, cwd=tmp_path)
+    inner = pprof.read(tmp_path / "inner.pb.gz")
+    assert any(name == "__main__.burn" for s in inner.samples for at in s.locations for name in at.names())
+    assert result.returncode in (0, 1)  # the outer one has nothing to write: the inner one's target wins
