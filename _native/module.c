@@ -6,6 +6,7 @@
 #ifndef PYPROF_PORTABLE
 #include "sampling/after_fork.h"
 #include "sampling/clocks.h"
+#include "sampling/own_threads.h"
 #include "sampling/thread_type.h"
 #include "sampling/timer.h"
 #include "windows/ring.h"
@@ -119,6 +120,12 @@ native_schedule_after_fork(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unus
 }
 
 static PyObject *
+native_own_threads(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    return PyLong_FromLong(pyprof_own_thread_count());
+}
+
+static PyObject *
 native_threads(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
 {
     return PyLong_FromLong(pyprof_native_thread_count());
@@ -143,6 +150,7 @@ static PyMethodDef methods[] = {
     {"stats", native_stats, METH_NOARGS, NULL},
     {"prepare_after_fork", native_prepare_after_fork, METH_O, NULL},
     {"schedule_after_fork", native_schedule_after_fork, METH_NOARGS, NULL},
+    {"own_threads", native_own_threads, METH_NOARGS, NULL},
     {"native_threads", native_threads, METH_NOARGS, NULL},
 #endif
     {NULL, NULL, 0, NULL},

@@ -112,6 +112,14 @@ class Event:
     def is_set(self) -> bool: ...
     def wait(self, timeout: float) -> bool: ...
 
+@final
+class Lock:
+    """A lock that no patched module can turn into something else. Not reentrant."""
+
+    def __init__(self) -> None: ...
+    def __enter__(self) -> None: ...
+    def __exit__(self, *exception: object) -> None: ...
+
 def start(
     *,
     period_ns: int,
@@ -162,5 +170,8 @@ def stats() -> _Stats:
     """Counters of this process; they go on over a restart and begin anew in the child of a fork."""
 
 def is_main_interpreter() -> bool: ...
+def own_threads() -> int:
+    """Threads of pyprof's own that were made and not joined."""
+
 def native_threads() -> int:
     """Threads of the process as the kernel counts them; 0 where it cannot be told."""

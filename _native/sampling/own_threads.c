@@ -22,6 +22,7 @@ struct pyprof_own_thread {
 enum { MAX_OWN_THREADS = 16 };
 static uint64_t own_tids[MAX_OWN_THREADS]; /* atomic; 0: free */
 static int64_t extra_cpu_ns;               /* atomic */
+static long alive;                         /* atomic: made and not joined */
 
 static void
 enter(uint64_t tid)
@@ -89,6 +90,7 @@ pyprof_own_thread_start(void (*run)(void *), void *argument, const char *name, s
         free(thread);
         return NULL;
     }
+    __atomic_add_fetch(&alive, 1, __ATOMIC_RELAXED);
     return thread;
 }
 
@@ -103,7 +105,14 @@ pyprof_own_thread_join(pyprof_own_thread *thread, int64_t deadline_ns)
     }
     pthread_join(thread->handle, NULL);
     free(thread);
+    __atomic_sub_fetch(&alive, 1, __ATOMIC_RELAXED);
     return true;
+}
+
+long
+pyprof_own_thread_count(void)
+{
+    return __atomic_load_n(&alive, __ATOMIC_RELAXED);
 }
 
 bool
@@ -140,6 +149,7 @@ pyprof_own_threads_reset_child(void)
 {
     memset(own_tids, 0, sizeof(own_tids));
     extra_cpu_ns = 0;
+    alive = 0;
 }
 
 #endif

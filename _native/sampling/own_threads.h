@@ -20,6 +20,7 @@ pyprof_own_thread *pyprof_own_thread_start(void (*run)(void *), void *argument, 
 /* Waits for the end at most until `deadline` (monotonic). True: the thread has ended and the handle is gone. */
 bool pyprof_own_thread_join(pyprof_own_thread *thread, int64_t deadline_ns);
 
+long pyprof_own_thread_count(void); /* made and not joined */
 bool pyprof_is_own_thread(uint64_t tid);
 int64_t pyprof_own_threads_cpu_ns(void); /* ended ones included */
 void pyprof_own_threads_add_cpu_ns(int64_t ns); /* work done for pyprof on a thread of the application */

@@ -27,6 +27,15 @@ pyprof_seconds_to_ns(PyObject *seconds)
     return value > 1e9 ? INT64_MAX / 4 : (int64_t)(value * 1e9);
 }
 
+/* Nothing to let go of: a thread that was not joined goes on, and its handle stays with it. */
+static void
+plain_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
 /* -- Thread --------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -107,13 +116,6 @@ thread_join(thread_object *self, PyObject *timeout)
     return PyBool_FromLong(ended);
 }
 
-static void
-thread_dealloc(thread_object *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    type->tp_free(self); /* a thread that was not joined goes on; its handle stays with it */
-    Py_DECREF(type);
-}
 
 static PyMethodDef thread_methods[] = {
     {"join", (PyCFunction)thread_join, METH_O,
@@ -124,7 +126,7 @@ static PyMethodDef thread_methods[] = {
 static PyType_Slot thread_slots[] = {
     {Py_tp_doc, (void *)PyDoc_STR("A real OS thread, started at once.")},
     {Py_tp_new, thread_new},
-    {Py_tp_dealloc, thread_dealloc},
+    {Py_tp_dealloc, plain_dealloc},
     {Py_tp_methods, thread_methods},
     {0, NULL},
 };
@@ -181,14 +183,6 @@ event_wait(event_object *self, PyObject *timeout)
     return PyBool_FromLong(set);
 }
 
-static void
-event_dealloc(event_object *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
 static PyMethodDef event_methods[] = {
     {"set", (PyCFunction)event_set, METH_NOARGS, PyDoc_STR("set()\n--\n\nSet the flag and wake who waits.")},
     {"clear", (PyCFunction)event_clear, METH_NOARGS, PyDoc_STR("clear()\n--\n\nTake the flag back.")},
@@ -201,7 +195,7 @@ static PyMethodDef event_methods[] = {
 static PyType_Slot event_slots[] = {
     {Py_tp_doc, (void *)PyDoc_STR("A flag that any thread can wait for.")},
     {Py_tp_new, PyType_GenericNew},
-    {Py_tp_dealloc, event_dealloc},
+    {Py_tp_dealloc, plain_dealloc},
     {Py_tp_methods, event_methods},
     {0, NULL},
 };
@@ -213,10 +207,57 @@ static PyType_Spec event_spec = {
     .slots = event_slots,
 };
 
+/* -- Lock ----------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    PyObject_HEAD
+    uint32_t held; /* atomic, futex */
+} lock_object;
+
+static PyObject *
+lock_enter(lock_object *self, PyObject *Py_UNUSED(unused))
+{
+    while (__atomic_exchange_n(&self->held, 1, __ATOMIC_ACQUIRE) != 0) {
+        Py_BEGIN_ALLOW_THREADS
+        pyprof_futex_wait(&self->held, 1, INT64_MAX);
+        Py_END_ALLOW_THREADS
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+lock_exit(lock_object *self, PyObject *Py_UNUSED(exception))
+{
+    __atomic_store_n(&self->held, 0, __ATOMIC_RELEASE);
+    pyprof_futex_wake(&self->held);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef lock_methods[] = {
+    {"__enter__", (PyCFunction)lock_enter, METH_NOARGS, PyDoc_STR("__enter__()\n--\n\nWait for the lock.")},
+    {"__exit__", (PyCFunction)lock_exit, METH_VARARGS, PyDoc_STR("__exit__(*exception)\n--\n\nRelease it.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot lock_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR("A lock for `with`, which blocks the thread whatever has patched `threading`.")},
+    {Py_tp_new, PyType_GenericNew},
+    {Py_tp_dealloc, plain_dealloc},
+    {Py_tp_methods, lock_methods},
+    {0, NULL},
+};
+
+static PyType_Spec lock_spec = {
+    .name = "pyprof._native.Lock",
+    .basicsize = sizeof(lock_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = lock_slots,
+};
+
 int
 pyprof_thread_types_add(PyObject *module)
 {
-    PyType_Spec *specs[] = {&thread_spec, &event_spec};
+    PyType_Spec *specs[] = {&thread_spec, &event_spec, &lock_spec};
     for (size_t i = 0; i < sizeof(specs) / sizeof(specs[0]); i++) {
         PyObject *type = PyType_FromModuleAndSpec(module, specs[i], NULL);
         if (type == NULL || PyModule_AddType(module, (PyTypeObject *)type) < 0) {

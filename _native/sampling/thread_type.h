@@ -1,4 +1,4 @@
-/* The Python types `Thread` and `Event` of pyprof._native: threads and waiting that nothing has patched. */
+/* The Python types `Thread`, `Event` and `Lock` of pyprof._native: threads and waiting that nothing has patched. */
 #ifndef PYPROF_THREAD_TYPE_H
 #define PYPROF_THREAD_TYPE_H
 

@@ -14,35 +14,16 @@ if TYPE_CHECKING:
     from pyprof.config import Config
     from pyprof.export.series import Series
 
-# One window holds at most this; with the ring, all windows together (ring_windows + 2) times as much.
-WINDOW_BYTES = 8 * 1024 * 1024
-
 _NS = 1_000_000_000
 
 
 class Stacks:
-    """Starts and stops the timer thread and turns its windows into profiles."""
+    """Turns windows of the timer thread into profiles."""
 
     def __init__(self, config: "Config", role: str) -> None:
         self._config = config
         self._role = role
         self._files = SourceFiles()
-
-    def start(self, *, sample_rate: float | None = None, window_bytes: int = WINDOW_BYTES) -> None:
-        """Begin sampling, at `sample_rate` (Hz) instead of the configured one where given."""
-        config = self._config
-        _native.start(
-            period_ns=round(_NS / (sample_rate or config.sample_rate)),
-            window_ns=round(config.upload_interval * _NS),
-            max_frames=config.max_frames,
-            ring_windows=config.ring_windows,
-            window_bytes=window_bytes,
-            raw_walk=True,
-        )
-
-    def stop(self) -> None:
-        """End sampling; what was sampled last is on the ring."""
-        _native.stop()
 
     def encode(self, window: "_native.Window", combined: bool) -> "list[Series]":
         """The profiles of one window: one a kind for servers, or a single one with all types side by side."""

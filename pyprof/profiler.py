@@ -1,0 +1,348 @@
+"""The life of the one profiler of a process: start, stop, fork, exit.
+
+`_lock` guards start, stop, flush and one-off profiles. The exporter never takes it, and a fork does not wait for it: the
+child gets a new one.
+"""
+
+import atexit
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from . import _native, log
+from .collectors.sampler import Consumer, Sampler
+from .collectors.stacks import Stacks
+from .config import Config
+
+if TYPE_CHECKING:
+    from .counters import Stats
+    from .export.exporter import Exporter
+    from .export.series import Series
+    from .export.target import Target
+
+# A window holds at most this; the timer thread, the ring and the exporter together ring_windows + 2 of them.
+_WINDOW_BYTES = 8 * 1024 * 1024
+
+_IMPORTS_BOUND = 0.5  # seconds that a fork waits for the exporter's imports
+
+
+class Profiler:
+    """What `pyprof.start()` returns."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._stacks = Stacks(config, "main")
+        self._exporter: Exporter | None = None
+        self._consumer = _consumer(config)
+        self._running = False
+
+    def __repr__(self) -> str:
+        state = "running" if self._running else "stopped"
+        return f"<pyprof.Profiler {self.config.service_name!r} {state}>"
+
+    @property
+    def running(self) -> bool:
+        return self._running
+
+    @property
+    def exporter(self) -> "Exporter | None":
+        return self._exporter
+
+    @property
+    def dropped_windows(self) -> int:
+        """Windows that were finished but not taken by the exporter in time."""
+        return self._consumer.dropped
+
+    # All of these are called with _lock held, or where there is no other thread.
+
+    def start(self) -> None:
+        self._exporter = _make_exporter(self)
+        if self._exporter is not None:
+            self._exporter.prepare()
+        self._start_threads()
+
+    def start_in_child(self) -> None:
+        """Go on in the child of a fork, where nothing of the parent's is left to do."""
+        self._running = False
+        self._stacks = Stacks(self.config, "child")
+        self._consumer = _consumer(self.config)
+        if self._exporter is not None:
+            self._exporter.after_fork_child()
+        self._start_threads()
+
+    def _start_threads(self) -> None:
+        _sampler.add(self._consumer)
+        self._running = True
+        if self._exporter is not None:
+            self._exporter.start()
+
+    def stop(self, flush: bool) -> None:
+        self._running = False
+        _sampler.remove(self._consumer)
+        if self._exporter is not None:
+            self._exporter.stop(self.config.exit_timeout if flush else 0)
+
+    def flush(self, timeout: float) -> bool:
+        if not _native.rotate(timeout):
+            return False
+        return self._exporter is None or self._exporter.flush(timeout)
+
+    def pause(self) -> None:
+        """End the threads; nothing is lost."""
+        _sampler.pause()
+        if self._exporter is not None:
+            self._exporter.pause()
+
+    def resume(self) -> None:
+        """Start the threads that `pause` ended."""
+        _sampler.resume()
+        if self._running and self._exporter is not None:
+            self._exporter.start()
+
+    def take(self, timeout: float) -> "_native.Window | None":
+        return _sampler.take(self._consumer, timeout)
+
+    def encode(self, window: "_native.Window", combined: bool) -> "list[Series]":
+        return self._stacks.encode(window, combined)
+
+
+def _consumer(config: Config) -> Consumer:
+    return Consumer(
+        sample_rate=config.sample_rate,
+        interval=config.upload_interval,
+        max_frames=config.max_frames,
+        max_windows=config.ring_windows,
+        window_bytes=_WINDOW_BYTES,
+    )
+
+
+_lock = _native.Lock()
+_sampler = Sampler()
+_current: Profiler | None = None
+_hooked = False
+
+
+def start(service_name: str | None = None, **options: object) -> Profiler:
+    """Start profiling this process, until it ends or `stop()`.
+
+    service_name: what the service is called in the profiling server.
+    options: the options of the documentation's table; each may also be given as PYPROF_<NAME> in the environment.
+    Returns the running profiler. A second call warns and returns the one that runs.
+    Raises ValueError with the name of an option whose value or type is wrong.
+    """
+    global _current
+    if service_name is not None:
+        options["service_name"] = service_name
+    warnings: list[str] = []
+    config = Config.load(options, os.environ, warnings.append)
+    log.set_level(config.log_level)
+    for warning in warnings:
+        log.warning("%s", warning)
+    if not _native.SUPPORTED:
+        return _refuse(config, f"profiling works on Linux only, not on {sys.platform}: nothing is profiled")
+    if not _native.is_main_interpreter():
+        return Profiler(config)  # the main interpreter's profiler speaks for the process
+    with _lock:
+        if _current is not None and _current.running:
+            log.warning("start() while pyprof runs already: this call changes nothing (call stop() first)")
+            return _current
+        profiler = Profiler(config)
+        try:
+            profiler.start()
+        except RuntimeError as error:
+            return _refuse(config, f"not started: {error}", error)
+        _current = profiler
+        _hook()
+    return profiler
+
+
+def _refuse(config: Config, reason: str, error: Exception | None = None) -> Profiler:
+    if config.strict:
+        raise RuntimeError(f"pyprof: {reason}") from error
+    log.warning("%s", reason)
+    return Profiler(config)
+
+
+def stop(flush: bool = True) -> None:
+    """Stop profiling and undo what `start()` did.
+
+    flush: deliver what was sampled, within `exit_timeout`; otherwise it is thrown away.
+    """
+    with _lock:
+        if _current is not None and _current.running:
+            _current.stop(flush)
+
+
+def is_running() -> bool:
+    """Whether this process is being profiled by `start()`."""
+    return _current is not None and _current.running
+
+
+def flush(timeout: float = 10.0) -> bool:
+    """Deliver what was sampled up to now, for instance before a function service is frozen.
+
+    timeout: seconds. Returns whether everything was delivered within them; False where nothing runs.
+    """
+    with _lock:
+        return _current is not None and _current.running and _current.flush(timeout)
+
+
+def stats() -> "Stats":
+    """Counters of this process: what was sampled, lost, delivered, and what that cost."""
+    from .counters import Stats
+
+    native = _native.stats()
+    exporter = _current.exporter if _current is not None else None
+    exported = exporter.counters if exporter is not None else None
+    obstacle = native["walk_obstacle"]
+    return Stats(
+        running=is_running(),
+        engine="current_frames",
+        engine_notes=() if obstacle is None else (f"stacks are read through the public C API: {obstacle}",),
+        ticks=native["ticks"],
+        missed=native["missed"],
+        stacks=native["stacks"],
+        threads=native["threads"],
+        windows=native["windows"],
+        dropped_windows=native["dropped_windows"] + (_current.dropped_windows if _current is not None else 0),
+        overflowed=native["overflowed"],
+        unplaced_cpu_ns=native["unplaced_cpu_ns"],
+        own_cpu_ns=native["own_cpu_ns"],
+        own_bytes=native["bytes"],
+        uploads=exported.uploads if exported else 0,
+        upload_failures=exported.upload_failures if exported else 0,
+        undelivered=exported.undelivered if exported else 0,
+        uploaded_bytes=exported.uploaded_bytes if exported else 0,
+        files_written=exported.files_written if exported else 0,
+    )
+
+
+def open_one_off(consumer: Consumer) -> None:
+    """Sample for a one-off profile, until `close_one_off`."""
+    if not _native.SUPPORTED:
+        raise RuntimeError(f"profiling works on Linux only, not on {sys.platform}")
+    with _lock:
+        _sampler.add(consumer)
+        _hook()
+
+
+def close_one_off(consumer: Consumer) -> None:
+    with _lock:
+        _sampler.remove(consumer)
+
+
+def _make_exporter(profiler: Profiler) -> "Exporter | None":
+    config = profiler.config
+    targets: list[Target] = []
+    if config.exporter == "pyroscope":
+        from .export.pyroscope import PyroscopeTarget
+
+        targets.append(PyroscopeTarget(config))
+    if config.output is not None:
+        from .export.files import DirectoryTarget, FileTarget, is_file
+
+        targets.append((FileTarget if is_file(config.output) else DirectoryTarget)(config.output))
+    if not targets:
+        return None
+    from .export.exporter import Exporter
+
+    return Exporter(targets, profiler.take, profiler.encode, timeout=config.timeout)
+
+
+# -- exit and fork ----------------------------------------------------------------------------------------------------
+
+
+def _hook() -> None:
+    """Once a process: what must happen at its exit and when it forks."""
+    global _hooked
+    if not _hooked:
+        _hooked = True
+        atexit.register(_at_exit)
+        os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+        os.register_at_fork(after_in_parent=_native.schedule_after_fork)
+
+
+def _at_exit() -> None:
+    """The last Python code that may use threads: afterwards an attaching thread would be ended or frozen."""
+    try:
+        stop()
+    finally:
+        _native.stop()  # a one-off profile that was never left
+
+
+class _Fork:
+    """What the hook before a fork has done, for the hooks after it."""
+
+    holds_imports = False
+
+
+_forks: dict[int, _Fork] = {}  # by thread: on free-threaded builds several may fork at once
+
+
+def _before_fork() -> None:
+    """Nothing in here may wait for a thread that waits for something the fork already holds."""
+    fork = _Fork()
+    _forks[_thread_id()] = fork
+    imports = sys.modules.get("pyprof.export.imports")
+    if imports is not None:
+        fork.holds_imports = imports.hold(_IMPORTS_BOUND)
+    if _host_is_single_threaded():
+        # CPython warns when a process with threads forks; a host that has none shall not hear of ours.
+        _pause_for_fork()
+
+
+def _thread_id() -> int:
+    import _thread
+
+    return _thread.get_ident()
+
+
+def _host_is_single_threaded() -> bool:
+    own = _native.own_threads()
+    return own > 0 and _native.native_threads() == own + 1
+
+
+def _pause_for_fork() -> None:
+    try:
+        if _current is not None:
+            _current.pause()
+        else:
+            _sampler.pause()
+    finally:
+        _native.prepare_after_fork(_resume_after_fork)
+
+
+def _resume_after_fork() -> None:
+    try:
+        if _current is not None:
+            _current.resume()
+        else:
+            _sampler.resume()
+    except RuntimeError as error:
+        log.error("profiling ended after a fork: %s", error)
+
+
+def _after_fork_in_parent() -> None:
+    fork = _forks.pop(_thread_id(), None)
+    if fork is not None and fork.holds_imports:
+        sys.modules["pyprof.export.imports"].release()
+
+
+def _after_fork_in_child() -> None:
+    global _lock, _sampler
+    fork = _forks.pop(_thread_id(), None)
+    _forks.clear()
+    _native.prepare_after_fork(None)
+    _lock = _native.Lock()
+    _sampler = Sampler()
+    imports = sys.modules.get("pyprof.export.imports")
+    if imports is not None:
+        if fork is not None and fork.holds_imports:
+            imports.release()
+        else:
+            imports.after_fork_child()
+    if _current is not None and _current.running:
+        try:
+            _current.start_in_child()
+        except Exception as error:  # the child of a fork must come up, profiled or not
+            log.error("the child of a fork is not profiled: %s", error)
