@@ -13,16 +13,15 @@
 
 enum { MAX_RING_WINDOWS = 1024, MAX_FRAMES = 1000 };
 
-static PyObject *
-native_start(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs)
-{
-    static char *keywords[] = {"period_ns", "window_ns", "max_frames", "ring_windows", "window_bytes", "raw_walk", NULL};
+static PyObject *native_start(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs) {
+    static char *keywords[] = {"period_ns",    "window_ns", "max_frames", "ring_windows",
+                               "window_bytes", "raw_walk",  NULL};
     long long period_ns, window_ns;
     unsigned int max_frames, ring_windows;
     Py_ssize_t window_bytes;
     int raw_walk;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$LLIInp:start", keywords, &period_ns, &window_ns, &max_frames,
-                                     &ring_windows, &window_bytes, &raw_walk)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$LLIInp:start", keywords, &period_ns, &window_ns,
+                                     &max_frames, &ring_windows, &window_bytes, &raw_walk)) {
         return NULL;
     }
     if (period_ns < 1000 || window_ns < 1 || max_frames < 1 || max_frames > MAX_FRAMES || ring_windows < 1 ||
@@ -48,37 +47,27 @@ native_start(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs)
     Py_RETURN_NONE;
 }
 
-static PyObject *
-native_stop(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
-{
+static PyObject *native_stop(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
     pyprof_timer_stop();
     Py_RETURN_NONE;
 }
 
-static PyObject *
-native_rotate(PyObject *Py_UNUSED(module), PyObject *timeout)
-{
+static PyObject *native_rotate(PyObject *Py_UNUSED(module), PyObject *timeout) {
     int64_t timeout_ns = pyprof_seconds_to_ns(timeout);
     return timeout_ns < 0 ? NULL : PyBool_FromLong(pyprof_timer_rotate(timeout_ns));
 }
 
-static PyObject *
-native_wait(PyObject *Py_UNUSED(module), PyObject *timeout)
-{
+static PyObject *native_wait(PyObject *Py_UNUSED(module), PyObject *timeout) {
     int64_t timeout_ns = pyprof_seconds_to_ns(timeout);
     if (timeout_ns < 0) {
         return NULL;
     }
     bool ready;
-    Py_BEGIN_ALLOW_THREADS
-    ready = pyprof_ring_wait(timeout_ns);
-    Py_END_ALLOW_THREADS
-    return PyBool_FromLong(ready);
+    Py_BEGIN_ALLOW_THREADS ready = pyprof_ring_wait(timeout_ns);
+    Py_END_ALLOW_THREADS return PyBool_FromLong(ready);
 }
 
-static PyObject *
-native_take(PyObject *module, PyObject *Py_UNUSED(unused))
-{
+static PyObject *native_take(PyObject *module, PyObject *Py_UNUSED(unused)) {
     pyprof_window *window = pyprof_ring_take();
     if (window == NULL) {
         Py_RETURN_NONE;
@@ -86,55 +75,42 @@ native_take(PyObject *module, PyObject *Py_UNUSED(unused))
     return pyprof_window_wrap(module, window);
 }
 
-static PyObject *
-native_wake(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
-{
+static PyObject *native_wake(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
     pyprof_ring_wake();
     Py_RETURN_NONE;
 }
 
-static PyObject *
-native_stats(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
-{
+static PyObject *native_stats(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
     pyprof_timer_stats stats;
     pyprof_timer_get_stats(&stats);
     return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKszsO}", "ticks", stats.ticks, "missed", stats.missed, "stacks",
                          stats.stacks, "threads", stats.threads, "windows", stats.windows, "unplaced_cpu_ns",
                          stats.unplaced_cpu_ns, "overflowed", stats.overflowed, "dropped_windows",
-                         stats.dropped_windows, "own_cpu_ns", stats.own_cpu_ns, "bytes", stats.bytes, "walk_obstacle",
-                         stats.walk_obstacle, "trusted_clocks", stats.trusted_clocks ? Py_True : Py_False);
+                         stats.dropped_windows, "own_cpu_ns", stats.own_cpu_ns, "bytes", stats.bytes,
+                         "walk_obstacle", stats.walk_obstacle, "trusted_clocks",
+                         stats.trusted_clocks ? Py_True : Py_False);
 }
 
-static PyObject *
-native_prepare_after_fork(PyObject *Py_UNUSED(module), PyObject *callable)
-{
+static PyObject *native_prepare_after_fork(PyObject *Py_UNUSED(module), PyObject *callable) {
     pyprof_after_fork_prepare(callable == Py_None ? NULL : callable);
     Py_RETURN_NONE;
 }
 
-static PyObject *
-native_schedule_after_fork(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
-{
+static PyObject *native_schedule_after_fork(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
     pyprof_after_fork_schedule();
     Py_RETURN_NONE;
 }
 
-static PyObject *
-native_own_threads(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
-{
+static PyObject *native_own_threads(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
     return PyLong_FromLong(pyprof_own_thread_count());
 }
 
-static PyObject *
-native_threads(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
-{
+static PyObject *native_threads(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
     return PyLong_FromLong(pyprof_native_thread_count());
 }
 #endif
 
-static PyObject *
-native_is_main_interpreter(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
-{
+static PyObject *native_is_main_interpreter(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
     return PyBool_FromLong(PyInterpreterState_Get() == PyInterpreterState_Main());
 }
 
@@ -156,9 +132,7 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static int
-native_exec(PyObject *module)
-{
+static int native_exec(PyObject *module) {
     static const struct {
         const char *name;
         pyprof_column column;
@@ -198,15 +172,8 @@ static PyModuleDef_Slot slots[] = {
 };
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT,
-    .m_name = "pyprof._native",
-    .m_doc = PyDoc_STR("The C core of pyprof."),
-    .m_methods = methods,
-    .m_slots = slots,
+    PyModuleDef_HEAD_INIT, .m_name = "pyprof._native", .m_doc = PyDoc_STR("The C core of pyprof."),
+    .m_methods = methods,  .m_slots = slots,
 };
 
-PyMODINIT_FUNC
-PyInit__native(void)
-{
-    return PyModuleDef_Init(&definition);
-}
+PyMODINIT_FUNC PyInit__native(void) { return PyModuleDef_Init(&definition); }

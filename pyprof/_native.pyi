@@ -3,6 +3,7 @@
 Everything here is internal to pyprof; applications use the names of `pyprof` itself.
 """
 
+import builtins
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypedDict, final
 
@@ -41,8 +42,8 @@ class Window:
     ) -> None:
         """Add values to a stack of (qualname, filename, first line, line), leaf first.
 
-        `truncated` adds a visible `[truncated]` root. ValueError for a negative number, a line beyond 2**31 - 1 or a
-        value beyond 2**63 - 1; sums stay at that. Characters that UTF-8 lacks (lone surrogates) become escapes.
+        `truncated` adds a visible `[truncated]` root. ValueError for a negative number, a line beyond 2**31 - 1
+        or a value beyond 2**63 - 1; sums stay at that. Lone surrogates, which UTF-8 lacks, become escapes.
         """
 
     @property
@@ -63,12 +64,11 @@ class Window:
 
     @property
     def bytes(self) -> int:
-        """Memory the window holds, its symbols included, bytes; at most `max_bytes` (but for an empty window's few
-        hundred)."""
+        """Memory the window holds, its symbols included; at most `max_bytes`, or an empty window's few hundred."""
 
     @property
     def counters(self) -> dict[str, int]:
-        """Losses of this window: ticks, missed, overflowed, unplaced_cpu_ns, dropped_windows (dropped before it)."""
+        """What happened: ticks, missed, overflowed, unplaced_cpu_ns, dropped_windows (before this one)."""
 
     def encode(
         self,
@@ -81,7 +81,7 @@ class Window:
         comments: Sequence[str] = (),
         default_sample_type: str = "",
         mapping: str = "",
-    ) -> bytes:
+    ) -> builtins.bytes:
         """The window as an uncompressed pprof message.
 
         sample_types: (type, unit, column) in order.
@@ -138,7 +138,7 @@ def rotate(timeout: float) -> bool:
     """Push the current window onto the ring now; whether that happened within `timeout` seconds."""
 
 def wait(timeout: float) -> bool:
-    """Wait (GIL released) at most `timeout` seconds for a window on the ring, or for `wake()`; whether there is one."""
+    """Wait (GIL released) at most `timeout` seconds for a window or for `wake()`; whether there is a window."""
 
 def take() -> Window | None:
     """The oldest window of the ring, None if it is empty."""

@@ -1,4 +1,4 @@
-"""pyprof's log: the logger `pyprof` of the standard library, which is loaded with the first message and not before."""
+"""pyprof's log: the logger `pyprof` of the standard library, loaded with the first message and not before."""
 
 _level = "warning"
 _SEVERITY = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}

@@ -21,8 +21,8 @@ _WINDOW_BYTES = 64 * 1024 * 1024
 class OneOff:
     """The profile of the block that it was entered for, of all threads of the process.
 
-    Where the continuous profiler runs, it goes on meanwhile, at this sample rate if that is higher; its own profiles stay
-    true, since samples carry their weight.
+    Where the continuous profiler runs, it goes on meanwhile, at this sample rate if that is higher; its own
+    profiles stay true, since samples carry their weight.
     """
 
     def __init__(self, config: Config) -> None:
@@ -44,7 +44,10 @@ class OneOff:
         return self
 
     def __exit__(
-        self, kind: "type[BaseException] | None", error: "BaseException | None", traceback: "TracebackType | None"
+        self,
+        kind: "type[BaseException] | None",
+        error: "BaseException | None",
+        traceback: "TracebackType | None",
     ) -> None:
         close_one_off(self._consumer)
         self._state = "complete"
@@ -81,7 +84,9 @@ class OneOff:
         from .pprof import merge, read
 
         if self._state != "complete":
-            raise RuntimeError("the profile is complete when its block has ended (`with pyprof.profile() as p:`)")
+            raise RuntimeError(
+                "the profile is complete when its block has ended (`with pyprof.profile() as p:`)"
+            )
         return merge(
             [
                 read(series.pprof)
@@ -95,9 +100,12 @@ def profile(*, sample_rate: float = 1000, **options: object) -> OneOff:
     """Profile a block: `with pyprof.profile() as p: …; print(p.top())`.
 
     sample_rate: Hz.
-    options: cpu, wall, max_frames, tags and service_name, as in `pyprof.start()`; ValueError with the name of a bad one.
+    options: cpu, wall, max_frames, tags and service_name, as in `pyprof.start()`.
+    Raises ValueError with the name of a bad one.
     """
     for name in options:
         if name not in _OPTIONS:
-            raise ValueError(f"profile() has no option {name!r}: it takes sample_rate, {', '.join(sorted(_OPTIONS))}")
+            raise ValueError(
+                f"profile() has no option {name!r}: it takes sample_rate, {', '.join(sorted(_OPTIONS))}"
+            )
     return OneOff(Config(sample_rate=sample_rate, **options))

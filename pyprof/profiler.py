@@ -1,7 +1,7 @@
 """The life of the one profiler of a process: start, stop, fork, exit.
 
-`_lock` guards start, stop, flush and one-off profiles. The exporter never takes it, and a fork does not wait for it: the
-child gets a new one.
+`_lock` guards start, stop, flush and one-off profiles. The exporter never takes it, and a fork does not wait
+for it: the child gets a new one.
 """
 
 import atexit
@@ -126,7 +126,7 @@ def start(service_name: str | None = None, **options: object) -> Profiler:
     """Start profiling this process, until it ends or `stop()`.
 
     service_name: what the service is called in the profiling server.
-    options: the options of the documentation's table; each may also be given as PYPROF_<NAME> in the environment.
+    options: those of the documentation's table; each may also be given as PYPROF_<NAME> in the environment.
     Returns the running profiler. A second call warns and returns the one that runs.
     Raises ValueError with the name of an option whose value or type is wrong.
     """
@@ -249,7 +249,7 @@ def _make_exporter(profiler: Profiler) -> "Exporter | None":
     return Exporter(targets, profiler.take, profiler.encode, timeout=config.timeout)
 
 
-# -- exit and fork ----------------------------------------------------------------------------------------------------
+# -- exit and fork --
 
 
 def _hook() -> None:
@@ -258,7 +258,9 @@ def _hook() -> None:
     if not _hooked:
         _hooked = True
         atexit.register(_at_exit)
-        os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+        os.register_at_fork(
+            before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+        )
         os.register_at_fork(after_in_parent=_native.schedule_after_fork)
 
 

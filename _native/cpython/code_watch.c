@@ -9,18 +9,14 @@ static PyInterpreterState *watched_interpreter;
 /* The type is static and shared by all interpreters, so this sees every death of the process. */
 static destructor original_dealloc;
 
-static void
-dealloc_code(PyObject *object)
-{
+static void dealloc_code(PyObject *object) {
     if (death_callback != NULL && PyInterpreterState_Get() == watched_interpreter) {
         death_callback((PyCodeObject *)object);
     }
     original_dealloc(object);
 }
 
-static int
-wrap_dealloc(void)
-{
+static int wrap_dealloc(void) {
     if (PyCode_Type.tp_dealloc == dealloc_code) {
         return 0;
     }
@@ -29,9 +25,7 @@ wrap_dealloc(void)
     return 0;
 }
 
-static void
-unwrap_dealloc(void)
-{
+static void unwrap_dealloc(void) {
     /* Where somebody wrapped our wrapper it must stay, and does nothing more than pass on. */
     if (PyCode_Type.tp_dealloc == dealloc_code) {
         __atomic_store_n(&PyCode_Type.tp_dealloc, original_dealloc, __ATOMIC_RELEASE);
@@ -42,18 +36,14 @@ unwrap_dealloc(void)
 
 static int watcher_id = -1;
 
-static int
-on_code_event(PyCodeEvent event, PyCodeObject *code)
-{
+static int on_code_event(PyCodeEvent event, PyCodeObject *code) {
     if (event == PY_CODE_EVENT_DESTROY && death_callback != NULL) {
         death_callback(code);
     }
     return 0;
 }
 
-int
-pyprof_watch_code_deaths(void (*callback)(PyCodeObject *))
-{
+int pyprof_watch_code_deaths(void (*callback)(PyCodeObject *)) {
     death_callback = callback;
     watched_interpreter = PyInterpreterState_Get();
     if (watcher_id >= 0 || PyCode_Type.tp_dealloc == dealloc_code) {
@@ -67,9 +57,7 @@ pyprof_watch_code_deaths(void (*callback)(PyCodeObject *))
     return 0;
 }
 
-void
-pyprof_unwatch_code_deaths(void)
-{
+void pyprof_unwatch_code_deaths(void) {
     death_callback = NULL;
     if (watcher_id >= 0) {
         if (PyCode_ClearWatcher(watcher_id) < 0) {
@@ -82,17 +70,13 @@ pyprof_unwatch_code_deaths(void)
 
 #else
 
-int
-pyprof_watch_code_deaths(void (*callback)(PyCodeObject *))
-{
+int pyprof_watch_code_deaths(void (*callback)(PyCodeObject *)) {
     death_callback = callback;
     watched_interpreter = PyInterpreterState_Get();
     return wrap_dealloc();
 }
 
-void
-pyprof_unwatch_code_deaths(void)
-{
+void pyprof_unwatch_code_deaths(void) {
     death_callback = NULL;
     unwrap_dealloc();
 }

@@ -28,23 +28,17 @@ typedef struct {
 
 #if PYPROF_HAS_DEBUG_OFFSETS
 
-static inline const char *
-load_pointer(const char *base, uint64_t offset)
-{
+static inline const char *load_pointer(const char *base, uint64_t offset) {
     const char *value;
     memcpy(&value, base + offset, sizeof(value));
     return value;
 }
 
-static const char *
-current_frame(PyThreadState *tstate)
-{
+static const char *current_frame(PyThreadState *tstate) {
     return load_pointer((const char *)tstate, _PyRuntime.debug_offsets.thread_state.current_frame);
 }
 
-static inline const char *
-bytecode_of(const char *frame, PyCodeObject *code)
-{
+static inline const char *bytecode_of(const char *frame, PyCodeObject *code) {
 #if PYPROF_FREE_THREADED
     /* Each thread runs its own copy of the bytecode. */
     int32_t index;
@@ -57,9 +51,7 @@ bytecode_of(const char *frame, PyCodeObject *code)
 #endif
 }
 
-static frame_view
-view_frame(const char *frame)
-{
+static frame_view view_frame(const char *frame) {
     const _Py_DebugOffsets *at = &_PyRuntime.debug_offsets;
     frame_view view = {load_pointer(frame, at->interpreter_frame.previous), NULL, 0};
     char owner = frame[at->interpreter_frame.owner];
@@ -81,9 +73,7 @@ view_frame(const char *frame)
     return view;
 }
 
-static const char *
-layout_obstacle(void)
-{
+static const char *layout_obstacle(void) {
     const _Py_DebugOffsets *at = &_PyRuntime.debug_offsets;
     if (memcmp(at->cookie, "xdebugpy", 8) != 0) {
         return "the interpreter's debug offsets have an unknown cookie";
@@ -107,15 +97,11 @@ layout_obstacle(void)
 
 #else /* 3.11, 3.12: the structures did not change within a minor version */
 
-static const char *
-current_frame(PyThreadState *tstate)
-{
+static const char *current_frame(PyThreadState *tstate) {
     return (const char *)tstate->cframe->current_frame;
 }
 
-static frame_view
-view_frame(const char *pointer)
-{
+static frame_view view_frame(const char *pointer) {
     const _PyInterpreterFrame *frame = (const _PyInterpreterFrame *)pointer;
     frame_view view = {(const char *)frame->previous, NULL, 0};
     if (frame->owner >= PYPROF_FIRST_NON_PYTHON_OWNER) {
@@ -131,9 +117,7 @@ view_frame(const char *pointer)
     return view;
 }
 
-static const char *
-layout_obstacle(void)
-{
+static const char *layout_obstacle(void) {
     return Py_Version >> 16 == PY_VERSION_HEX >> 16
                ? NULL
                : "the interpreter is not of the minor version that pyprof was compiled for";
@@ -141,9 +125,7 @@ layout_obstacle(void)
 
 #endif
 
-size_t
-pyprof_walk_raw(PyThreadState *tstate, pyprof_code_frame *frames, size_t max, bool *truncated)
-{
+size_t pyprof_walk_raw(PyThreadState *tstate, pyprof_code_frame *frames, size_t max, bool *truncated) {
     size_t depth = 0;
     *truncated = false;
     for (const char *frame = current_frame(tstate); frame != NULL;) {
@@ -162,23 +144,17 @@ pyprof_walk_raw(PyThreadState *tstate, pyprof_code_frame *frames, size_t max, bo
 
 #else
 
-size_t
-pyprof_walk_raw(PyThreadState *tstate, pyprof_code_frame *frames, size_t max, bool *truncated)
-{
+size_t pyprof_walk_raw(PyThreadState *tstate, pyprof_code_frame *frames, size_t max, bool *truncated) {
     return pyprof_walk_public(tstate, frames, max, truncated);
 }
 
-static const char *
-layout_obstacle(void)
-{
+static const char *layout_obstacle(void) {
     return "this version of CPython is not known to this version of pyprof";
 }
 
 #endif
 
-size_t
-pyprof_walk_public(PyThreadState *tstate, pyprof_code_frame *frames, size_t max, bool *truncated)
-{
+size_t pyprof_walk_public(PyThreadState *tstate, pyprof_code_frame *frames, size_t max, bool *truncated) {
     size_t depth = 0;
     *truncated = false;
     PyFrameObject *frame = PyThreadState_GetFrame(tstate);
@@ -200,9 +176,7 @@ pyprof_walk_public(PyThreadState *tstate, pyprof_code_frame *frames, size_t max,
 
 enum { PROOF_DEPTH = 64 };
 
-static const char *
-proof_obstacle(void)
-{
+static const char *proof_obstacle(void) {
     pyprof_code_frame raw[PROOF_DEPTH], public[PROOF_DEPTH];
     bool raw_truncated, public_truncated;
     PyThreadState *own = PyThreadState_Get();
@@ -223,9 +197,7 @@ proof_obstacle(void)
     return NULL;
 }
 
-const char *
-pyprof_raw_walk_obstacle(void)
-{
+const char *pyprof_raw_walk_obstacle(void) {
     const char *obstacle = layout_obstacle();
     if (obstacle == NULL) {
         pyprof_trust_layout(true);

@@ -1,5 +1,6 @@
 /* Locks, threads and the life of the interpreter. See interpreter.h. */
-#define Py_BUILD_CORE 1 /* _Py_DebugOffsets, ceval state, stop the world: none of it is in the public headers */
+#define Py_BUILD_CORE                                                                                        \
+    1 /* _Py_DebugOffsets, ceval state, stop the world: none of it is in the public headers */
 #include "cpython/version.h"
 
 #if PYPROF_KNOWN_LAYOUT
@@ -19,21 +20,11 @@
 
 static bool layout_trusted;
 
-void
-pyprof_trust_layout(bool trusted)
-{
-    layout_trusted = trusted;
-}
+void pyprof_trust_layout(bool trusted) { layout_trusted = trusted; }
 
-bool
-pyprof_is_free_threaded(void)
-{
-    return PYPROF_FREE_THREADED;
-}
+bool pyprof_is_free_threaded(void) { return PYPROF_FREE_THREADED; }
 
-bool
-pyprof_is_finalizing(void)
-{
+bool pyprof_is_finalizing(void) {
 #if PY_VERSION_HEX >= 0x030d0000
     return Py_IsFinalizing();
 #else
@@ -41,22 +32,19 @@ pyprof_is_finalizing(void)
 #endif
 }
 
-uint64_t
-pyprof_native_thread_id(PyThreadState *tstate)
-{
+uint64_t pyprof_native_thread_id(PyThreadState *tstate) {
 #if PYPROF_KNOWN_LAYOUT && PYPROF_HAS_DEBUG_OFFSETS
     if (layout_trusted) {
         unsigned long id;
-        memcpy(&id, (const char *)tstate + _PyRuntime.debug_offsets.thread_state.native_thread_id, sizeof(id));
+        memcpy(&id, (const char *)tstate + _PyRuntime.debug_offsets.thread_state.native_thread_id,
+               sizeof(id));
         return id;
     }
 #endif
     return tstate->native_thread_id;
 }
 
-const void *
-pyprof_newest_thread(PyInterpreterState *interp)
-{
+const void *pyprof_newest_thread(PyInterpreterState *interp) {
     if (!layout_trusted) {
         return PyInterpreterState_ThreadHead(interp);
     }
@@ -70,9 +58,7 @@ pyprof_newest_thread(PyInterpreterState *interp)
 #endif
 }
 
-const void *
-pyprof_gil_holder(PyInterpreterState *interp)
-{
+const void *pyprof_gil_holder(PyInterpreterState *interp) {
 #if PYPROF_FREE_THREADED
     (void)interp;
     return NULL;
@@ -108,16 +94,15 @@ pyprof_gil_holder(PyInterpreterState *interp)
 #endif
 }
 
-bool
-pyprof_thread_attached(const void *tstate)
-{
+bool pyprof_thread_attached(const void *tstate) {
 #if PYPROF_FREE_THREADED && PYPROF_KNOWN_LAYOUT && defined(__linux__)
     /* The thread may be gone and its state unmapped: ask the kernel to copy, which fails instead of faulting.
      * `state` stands before the fields that patch releases moved. */
     int state = 0;
     struct iovec here = {&state, sizeof(state)};
     struct iovec there = {(char *)tstate + offsetof(PyThreadState, state), sizeof(state)};
-    return process_vm_readv(getpid(), &here, 1, &there, 1, 0) == (ssize_t)sizeof(state) && state == _Py_THREAD_ATTACHED;
+    return process_vm_readv(getpid(), &here, 1, &there, 1, 0) == (ssize_t)sizeof(state) &&
+           state == _Py_THREAD_ATTACHED;
 #else
     (void)tstate;
     return false;
@@ -126,15 +111,9 @@ pyprof_thread_attached(const void *tstate)
 
 #define CAN_POST_CALLS (PYPROF_HAS_PENDING_CALLS_ANYWHERE && PYPROF_KNOWN_LAYOUT && !PYPROF_FREE_THREADED)
 
-bool
-pyprof_can_post_calls(void)
-{
-    return CAN_POST_CALLS;
-}
+bool pyprof_can_post_calls(void) { return CAN_POST_CALLS; }
 
-bool
-pyprof_post_call(PyInterpreterState *interp, int (*callback)(void *))
-{
+bool pyprof_post_call(PyInterpreterState *interp, int (*callback)(void *)) {
 #if CAN_POST_CALLS
     return _PyEval_AddPendingCall(interp, callback, NULL, 0) == _Py_ADD_PENDING_SUCCESS;
 #else
@@ -144,9 +123,7 @@ pyprof_post_call(PyInterpreterState *interp, int (*callback)(void *))
 #endif
 }
 
-void
-pyprof_request_gil_drop(PyInterpreterState *interp)
-{
+void pyprof_request_gil_drop(PyInterpreterState *interp) {
 #if !PYPROF_HAS_PENDING_CALLS_ANYWHERE
     __atomic_store_n(&interp->ceval.gil_drop_request._value, 1, __ATOMIC_RELEASE);
     __atomic_store_n(&interp->ceval.eval_breaker._value, 1, __ATOMIC_RELEASE);
@@ -155,9 +132,7 @@ pyprof_request_gil_drop(PyInterpreterState *interp)
 #endif
 }
 
-void
-pyprof_stop_the_world(PyInterpreterState *interp)
-{
+void pyprof_stop_the_world(PyInterpreterState *interp) {
 #if PYPROF_FREE_THREADED
     _PyEval_StopTheWorld(interp);
 #else
@@ -165,9 +140,7 @@ pyprof_stop_the_world(PyInterpreterState *interp)
 #endif
 }
 
-void
-pyprof_start_the_world(PyInterpreterState *interp)
-{
+void pyprof_start_the_world(PyInterpreterState *interp) {
 #if PYPROF_FREE_THREADED
     _PyEval_StartTheWorld(interp);
 #else

@@ -22,22 +22,23 @@ size_t pyprof_walk_raw(PyThreadState *tstate, pyprof_code_frame *frames, size_t 
 /* The same through the public C API, which creates the frame objects. */
 size_t pyprof_walk_public(PyThreadState *tstate, pyprof_code_frame *frames, size_t max, bool *truncated);
 
-/* Checks the layouts and proves them on the calling thread's own stack and GIL. NULL, or why the raw walk may not be
- * used. */
+/* Checks the layouts and proves them on the calling thread's own stack and GIL. NULL, or why the raw walk may
+ * not be used. */
 const char *pyprof_raw_walk_obstacle(void);
 
-/* Whether the functions below may read the interpreter's structures, as `pyprof_raw_walk_obstacle` has found; untrusted
- * they use the public C API as far as that goes, and who holds the GIL is unknown. */
+/* Whether the functions below may read the interpreter's structures, as `pyprof_raw_walk_obstacle` has found;
+ * untrusted they use the public C API as far as that goes, and who holds the GIL is unknown. */
 void pyprof_trust_layout(bool trusted);
 
 /* Kernel id of the thread, 0 while it is starting. */
 uint64_t pyprof_native_thread_id(PyThreadState *tstate);
 
-/* The newest thread state, as an opaque mark that changes when a thread state is made. From any thread, attached or not. */
+/* The newest thread state, as an opaque mark that changes when a thread state is made. From any thread,
+ * attached or not. */
 const void *pyprof_newest_thread(PyInterpreterState *interp);
 
-/* Who holds the GIL; NULL where nobody does or where there is none, PYPROF_UNKNOWN_HOLDER where that cannot be told.
- * From any thread, attached or not; the result may only be compared. */
+/* Who holds the GIL; NULL where nobody does or where there is none, PYPROF_UNKNOWN_HOLDER where that cannot
+ * be told. From any thread, attached or not; the result may only be compared. */
 #define PYPROF_UNKNOWN_HOLDER ((const void *)-1)
 const void *pyprof_gil_holder(PyInterpreterState *interp);
 
@@ -49,8 +50,8 @@ bool pyprof_thread_attached(const void *tstate);
 bool pyprof_can_post_calls(void);
 bool pyprof_post_call(PyInterpreterState *interp, int (*callback)(void *));
 
-/* Makes the holder of the GIL hand it over at its next safe point, to a thread that asks for it right after this call.
- * Does nothing where `pyprof_can_post_calls`. From any thread, attached or not. */
+/* Makes the holder of the GIL hand it over at its next safe point, to a thread that asks for it right after
+ * this call. Does nothing where `pyprof_can_post_calls`. From any thread, attached or not. */
 void pyprof_request_gil_drop(PyInterpreterState *interp);
 
 /* Free-threaded builds: park every other thread of the interpreter at a safe point. No-op with a GIL. */
@@ -60,9 +61,9 @@ bool pyprof_is_free_threaded(void);
 
 bool pyprof_is_finalizing(void); /* from any thread, attached or not */
 
-/* Calls `callback` with each code object of this interpreter that is about to be freed, still intact, on the thread
- * that frees it: pure C only, and on free-threaded builds several threads may be in it at once.
- * One callback a process. -1 where deaths cannot be watched. */
+/* Calls `callback` with each code object of this interpreter that is about to be freed, still intact, on the
+ * thread that frees it: pure C only, and on free-threaded builds several threads may be in it at once. One
+ * callback a process. -1 where deaths cannot be watched. */
 int pyprof_watch_code_deaths(void (*callback)(PyCodeObject *));
 void pyprof_unwatch_code_deaths(void);
 

@@ -17,7 +17,8 @@
 /* `f_executable` is a tagged reference (3.14). */
 #define PYPROF_TAGGED_EXECUTABLE (PY_VERSION_HEX >= 0x030e0000)
 
-/* Pending calls run on whatever thread evaluates bytecode (3.13; before, only an idle main thread ran them). */
+/* Pending calls run on whatever thread evaluates bytecode (3.13; before, only an idle main thread ran them).
+ */
 #define PYPROF_HAS_PENDING_CALLS_ANYWHERE (PY_VERSION_HEX >= 0x030d0000)
 
 /* The GIL hangs on each interpreter (3.12), on the runtime before. */

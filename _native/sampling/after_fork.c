@@ -7,19 +7,19 @@
 #include "cpython/interpreter.h"
 #include "sampling/clocks.h"
 
-/* Other hooks are shorter than this; a caller that goes deeper at once must not put the restart off for ever. */
+/* Other hooks are shorter than this; a caller that goes deeper at once must not put the restart off for ever.
+ */
 enum { LONGEST_HOOKS_NS = 2000000 };
 
-/* Changed with the GIL, or on free-threaded builds by the one thread that forks (a host with more needs no restart). */
+/* Changed with the GIL, or on free-threaded builds by the one thread that forks (a host with more needs no
+ * restart). */
 static struct {
     PyObject *callable;
     size_t depth; /* Python frames up to the one that called os.fork() */
     int64_t give_up_ns;
 } after;
 
-static size_t
-own_depth(void)
-{
+static size_t own_depth(void) {
     size_t depth = 0;
     PyFrameObject *frame = PyThreadState_GetFrame(PyThreadState_Get());
     while (frame != NULL) {
@@ -31,9 +31,7 @@ own_depth(void)
     return depth;
 }
 
-static int
-run(void *unused)
-{
+static int run(void *unused) {
     (void)unused;
     if (after.callable == NULL) {
         return 0;
@@ -54,16 +52,13 @@ run(void *unused)
     return 0;
 }
 
-void
-pyprof_after_fork_prepare(PyObject *callable)
-{
+void pyprof_after_fork_prepare(PyObject *callable) {
     Py_XSETREF(after.callable, Py_XNewRef(callable));
-    after.depth = callable == NULL ? 0 : own_depth() - 1; /* the hook that calls us is not the caller of os.fork() */
+    after.depth =
+        callable == NULL ? 0 : own_depth() - 1; /* the hook that calls us is not the caller of os.fork() */
 }
 
-void
-pyprof_after_fork_schedule(void)
-{
+void pyprof_after_fork_schedule(void) {
     if (after.callable != NULL) {
         after.give_up_ns = pyprof_monotonic_ns() + LONGEST_HOOKS_NS;
         if (Py_AddPendingCall(run, NULL) != 0) {

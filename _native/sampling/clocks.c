@@ -14,9 +14,7 @@
 
 enum { NS_PER_S = 1000000000 };
 
-static int64_t
-read_clock(clockid_t id)
-{
+static int64_t read_clock(clockid_t id) {
     struct timespec now;
     if (clock_gettime(id, &now) != 0) {
         return -1;
@@ -24,29 +22,17 @@ read_clock(clockid_t id)
     return (int64_t)now.tv_sec * NS_PER_S + now.tv_nsec;
 }
 
-int64_t
-pyprof_monotonic_ns(void)
-{
-    return read_clock(CLOCK_MONOTONIC);
-}
+int64_t pyprof_monotonic_ns(void) { return read_clock(CLOCK_MONOTONIC); }
 
-int64_t
-pyprof_unix_ns(void)
-{
-    return read_clock(CLOCK_REALTIME);
-}
+int64_t pyprof_unix_ns(void) { return read_clock(CLOCK_REALTIME); }
 
-int64_t
-pyprof_thread_cpu_ns(uint64_t tid)
-{
+int64_t pyprof_thread_cpu_ns(uint64_t tid) {
     /* The kernel's encoding of "scheduler clock of this one thread"; pthread_getcpuclockid makes the same. */
     return read_clock((clockid_t)((~(uint32_t)tid << 3) | 6));
 }
 
 /* Reads a small /proc file whose one line is "PID (name) S …"; returns what stands after the name. */
-static const char *
-read_stat(const char *path, char *buffer, size_t size)
-{
+static const char *read_stat(const char *path, char *buffer, size_t size) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
         return NULL;
@@ -61,24 +47,16 @@ read_stat(const char *path, char *buffer, size_t size)
     return end_of_name != NULL && end_of_name[1] == ' ' ? end_of_name + 2 : NULL;
 }
 
-bool
-pyprof_thread_is_runnable(uint64_t tid)
-{
+bool pyprof_thread_is_runnable(uint64_t tid) {
     char path[64], buffer[512];
     snprintf(path, sizeof(path), "/proc/self/task/%llu/stat", (unsigned long long)tid);
     const char *state = read_stat(path, buffer, sizeof(buffer));
     return state != NULL && *state == 'R';
 }
 
-uint64_t
-pyprof_own_tid(void)
-{
-    return (uint64_t)syscall(SYS_gettid);
-}
+uint64_t pyprof_own_tid(void) { return (uint64_t)syscall(SYS_gettid); }
 
-long
-pyprof_native_thread_count(void)
-{
+long pyprof_native_thread_count(void) {
     enum { FIELDS_FROM_STATE_TO_THREADS = 17 };
     char buffer[1024];
     const char *at = read_stat("/proc/self/stat", buffer, sizeof(buffer));
@@ -89,18 +67,14 @@ pyprof_native_thread_count(void)
     return at == NULL ? 0 : strtol(at, NULL, 10);
 }
 
-void
-pyprof_futex_wait(uint32_t *word, uint32_t expected, int64_t deadline_ns)
-{
+void pyprof_futex_wait(uint32_t *word, uint32_t expected, int64_t deadline_ns) {
     struct timespec deadline = {(time_t)(deadline_ns / NS_PER_S), (long)(deadline_ns % NS_PER_S)};
     /* The bitset form takes an absolute time on the monotonic clock. */
     syscall(SYS_futex, word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, expected, &deadline, NULL,
             FUTEX_BITSET_MATCH_ANY);
 }
 
-void
-pyprof_futex_wake(uint32_t *word)
-{
+void pyprof_futex_wake(uint32_t *word) {
     syscall(SYS_futex, word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, INT32_MAX, NULL, NULL, 0);
 }
 

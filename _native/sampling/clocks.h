@@ -1,5 +1,5 @@
-/* Clocks and waiting, straight from the kernel: no libc version differences, no lock that a fork could leave held.
- * Everything here may be called from any thread, attached or not. */
+/* Clocks and waiting, straight from the kernel: no libc version differences, no lock that a fork could leave
+ * held. Everything here may be called from any thread, attached or not. */
 #ifndef PYPROF_CLOCKS_H
 #define PYPROF_CLOCKS_H
 
@@ -9,7 +9,8 @@
 int64_t pyprof_monotonic_ns(void);
 int64_t pyprof_unix_ns(void);
 
-/* CPU time of a thread of this process by its kernel id (not 0, which would mean the caller); -1 where it is gone. */
+/* CPU time of a thread of this process by its kernel id (not 0, which would mean the caller); -1 where it is
+ * gone. */
 int64_t pyprof_thread_cpu_ns(uint64_t tid);
 
 /* Whether the kernel holds the thread ready to run or running; costs some 25 µs. */
@@ -21,7 +22,8 @@ uint64_t pyprof_own_tid(void);
 /* Threads of this process as the kernel counts them, 0 where it cannot be told. */
 long pyprof_native_thread_count(void);
 
-/* Sleeps while `*word == expected`, until woken or until `deadline` on the monotonic clock. May return early. */
+/* Sleeps while `*word == expected`, until woken or until `deadline` on the monotonic clock. May return early.
+ */
 void pyprof_futex_wait(uint32_t *word, uint32_t expected, int64_t deadline_ns);
 void pyprof_futex_wake(uint32_t *word);
 

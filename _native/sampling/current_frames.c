@@ -10,30 +10,25 @@ typedef enum { IDLE, REQUESTED, TAKING, TAKEN, FAILED } request_state;
 
 /* Static, because a pending call may run after everything else has ended. */
 static struct {
-    uint32_t state; /* atomic, futex */
+    uint32_t state;  /* atomic, futex */
     uint32_t queued; /* atomic: a pending call is on its way */
     const pyprof_snapshot_request *request;
 } pending;
 
-static bool
-claim(void)
-{
+static bool claim(void) {
     uint32_t requested = REQUESTED;
-    return __atomic_compare_exchange_n(&pending.state, &requested, TAKING, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+    return __atomic_compare_exchange_n(&pending.state, &requested, TAKING, false, __ATOMIC_ACQ_REL,
+                                       __ATOMIC_ACQUIRE);
 }
 
-static void
-take_and_answer(void)
-{
+static void take_and_answer(void) {
     bool taken = pyprof_snapshot_take(pending.request);
     __atomic_store_n(&pending.state, taken ? TAKEN : FAILED, __ATOMIC_RELEASE);
     pyprof_futex_wake(&pending.state);
 }
 
 /* The pending call: on a thread of the application, at a safe point, with the GIL. */
-static int
-serve_pending(void *unused)
-{
+static int serve_pending(void *unused) {
     (void)unused;
     __atomic_store_n(&pending.queued, 0, __ATOMIC_RELEASE);
     if (claim()) {
@@ -44,9 +39,7 @@ serve_pending(void *unused)
     return 0;
 }
 
-static bool
-post(PyInterpreterState *interp)
-{
+static bool post(PyInterpreterState *interp) {
     if (__atomic_exchange_n(&pending.queued, 1, __ATOMIC_ACQ_REL) != 0) {
         return true; /* an earlier one has not run yet; it will serve this request */
     }
@@ -57,26 +50,18 @@ post(PyInterpreterState *interp)
     return false;
 }
 
-static bool
-take_attached(const pyprof_snapshot_request *request, PyThreadState *own)
-{
+static bool take_attached(const pyprof_snapshot_request *request, PyThreadState *own) {
     PyEval_RestoreThread(own);
     bool taken = pyprof_snapshot_take(request);
     PyEval_SaveThread();
     return taken;
 }
 
-static bool
-is_held(const void *holder)
-{
-    return holder != NULL && holder != PYPROF_UNKNOWN_HOLDER;
-}
+static bool is_held(const void *holder) { return holder != NULL && holder != PYPROF_UNKNOWN_HOLDER; }
 
 enum { FIRST_PATIENCE_NS = 50000, LONGEST_PATIENCE_NS = 2000000 };
 
-static bool
-take_by_pending_call(const pyprof_snapshot_request *request, PyThreadState *own)
-{
+static bool take_by_pending_call(const pyprof_snapshot_request *request, PyThreadState *own) {
     pending.request = request;
     __atomic_store_n(&pending.state, REQUESTED, __ATOMIC_RELEASE);
     bool posted = post(request->interp);
@@ -87,17 +72,15 @@ take_by_pending_call(const pyprof_snapshot_request *request, PyThreadState *own)
             if (claim()) {
                 break; /* nobody can serve it any more */
             }
-        }
-        else if (state == REQUESTED && (!posted || !is_held(pyprof_gil_holder(request->interp)))) {
-            /* Nobody is there to run the call: the holder went to sleep without a safe point. Or that cannot be told:
-             * then the call may still be served while this waits. */
+        } else if (state == REQUESTED && (!posted || !is_held(pyprof_gil_holder(request->interp)))) {
+            /* Nobody is there to run the call: the holder went to sleep without a safe point. Or that cannot
+             * be told: then the call may still be served while this waits. */
             PyEval_RestoreThread(own);
             if (claim()) {
                 take_and_answer();
             }
             PyEval_SaveThread();
-        }
-        else {
+        } else {
             pyprof_futex_wait(&pending.state, state, pyprof_monotonic_ns() + patience);
             patience = patience * 2 < LONGEST_PATIENCE_NS ? patience * 2 : LONGEST_PATIENCE_NS;
         }
@@ -110,9 +93,7 @@ enum { REST_FACTOR = 20 };
 
 static int64_t rest_until_ns;
 
-static bool
-take_with_world_stopped(const pyprof_snapshot_request *request, PyThreadState *own)
-{
+static bool take_with_world_stopped(const pyprof_snapshot_request *request, PyThreadState *own) {
     int64_t start = pyprof_monotonic_ns();
     if (start < rest_until_ns) {
         return false;
@@ -133,11 +114,9 @@ take_with_world_stopped(const pyprof_snapshot_request *request, PyThreadState *o
     return taken;
 }
 
-bool
-pyprof_current_frames_take(const pyprof_snapshot_request *request, PyThreadState *own)
-{
-    /* Attaching while the interpreter ends would end or freeze this thread. It holds no lock, so that would harm nobody,
-     * but there is nothing to see any more either. */
+bool pyprof_current_frames_take(const pyprof_snapshot_request *request, PyThreadState *own) {
+    /* Attaching while the interpreter ends would end or freeze this thread. It holds no lock, so that would
+     * harm nobody, but there is nothing to see any more either. */
     if (pyprof_is_finalizing()) {
         return false;
     }
@@ -154,23 +133,17 @@ pyprof_current_frames_take(const pyprof_snapshot_request *request, PyThreadState
     return take_attached(request, own);
 }
 
-PyThreadState *
-pyprof_current_frames_attachable(PyInterpreterState *interp)
-{
+PyThreadState *pyprof_current_frames_attachable(PyInterpreterState *interp) {
     return PyThreadState_New(interp);
 }
 
-void
-pyprof_current_frames_end(PyThreadState *own)
-{
+void pyprof_current_frames_end(PyThreadState *own) {
     PyEval_RestoreThread(own);
     PyThreadState_Clear(own);
     PyThreadState_DeleteCurrent();
 }
 
-void
-pyprof_current_frames_reset_child(void)
-{
+void pyprof_current_frames_reset_child(void) {
     pending.state = IDLE;
     pending.queued = 0;
     rest_until_ns = 0;

@@ -1,12 +1,13 @@
-/* The `current_frames` engine: what sys._current_frames() gives, without the frame objects and without a long wait.
+/* The `current_frames` engine: what sys._current_frames() gives, without the frame objects and without a long
+ * wait.
  *
  * Called by the timer thread, detached, holding no lock. How the interpreter is made to stand still:
  *   - a GIL that nobody holds is taken;
- *   - a GIL that somebody holds is not: a pending call takes the snapshot on the holder's thread at its next safe point,
- *     so nobody hands the GIL over (3.13 on);
+ *   - a GIL that somebody holds is not: a pending call takes the snapshot on the holder's thread at its next
+ * safe point, so nobody hands the GIL over (3.13 on);
  *   - before 3.13 the holder is asked to drop the GIL at its next safe point, which the timer then takes;
- *   - free-threaded builds: the world is stopped. A thread in a C call that stays attached makes the others wait for
- *     that call, so after a stop of d with others waiting the engine rests for 20 d.
+ *   - free-threaded builds: the world is stopped. A thread in a C call that stays attached makes the others
+ * wait for that call, so after a stop of d with others waiting the engine rests for 20 d.
  */
 #ifndef PYPROF_CURRENT_FRAMES_H
 #define PYPROF_CURRENT_FRAMES_H

@@ -24,20 +24,17 @@ static uint64_t own_tids[MAX_OWN_THREADS]; /* atomic; 0: free */
 static int64_t extra_cpu_ns;               /* atomic */
 static long alive;                         /* atomic: made and not joined */
 
-static void
-enter(uint64_t tid)
-{
+static void enter(uint64_t tid) {
     for (int i = 0; i < MAX_OWN_THREADS; i++) {
         uint64_t unused = 0;
-        if (__atomic_compare_exchange_n(&own_tids[i], &unused, tid, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+        if (__atomic_compare_exchange_n(&own_tids[i], &unused, tid, false, __ATOMIC_ACQ_REL,
+                                        __ATOMIC_RELAXED)) {
             return;
         }
     }
 }
 
-static void
-leave(uint64_t tid)
-{
+static void leave(uint64_t tid) {
     for (int i = 0; i < MAX_OWN_THREADS; i++) {
         if (__atomic_load_n(&own_tids[i], __ATOMIC_ACQUIRE) == tid) {
             pyprof_own_threads_add_cpu_ns(pyprof_thread_cpu_ns(tid));
@@ -46,9 +43,7 @@ leave(uint64_t tid)
     }
 }
 
-static void *
-thread_main(void *argument)
-{
+static void *thread_main(void *argument) {
     pyprof_own_thread *thread = argument;
     uint64_t tid = pyprof_own_tid();
     enter(tid);
@@ -60,9 +55,8 @@ thread_main(void *argument)
     return NULL;
 }
 
-pyprof_own_thread *
-pyprof_own_thread_start(void (*run)(void *), void *argument, const char *name, size_t stack_bytes)
-{
+pyprof_own_thread *pyprof_own_thread_start(void (*run)(void *), void *argument, const char *name,
+                                           size_t stack_bytes) {
     pyprof_own_thread *thread = calloc(1, sizeof(*thread));
     pthread_attr_t attributes;
     if (thread == NULL || pthread_attr_init(&attributes) != 0) {
@@ -75,7 +69,8 @@ pyprof_own_thread_start(void (*run)(void *), void *argument, const char *name, s
     /* `ulimit -s unlimited` and musl's small default are both wrong for us. */
     pthread_attr_setstacksize(&attributes, stack_bytes);
 
-    /* The application's signals are not for our threads; a blocked synchronous one would kill the process silently. */
+    /* The application's signals are not for our threads; a blocked synchronous one would kill the process
+     * silently. */
     sigset_t blocked, before;
     sigfillset(&blocked);
     sigdelset(&blocked, SIGSEGV);
@@ -94,9 +89,7 @@ pyprof_own_thread_start(void (*run)(void *), void *argument, const char *name, s
     return thread;
 }
 
-bool
-pyprof_own_thread_join(pyprof_own_thread *thread, int64_t deadline_ns)
-{
+bool pyprof_own_thread_join(pyprof_own_thread *thread, int64_t deadline_ns) {
     while (__atomic_load_n(&thread->ended, __ATOMIC_ACQUIRE) == 0) {
         if (pyprof_monotonic_ns() >= deadline_ns) {
             return false;
@@ -109,15 +102,9 @@ pyprof_own_thread_join(pyprof_own_thread *thread, int64_t deadline_ns)
     return true;
 }
 
-long
-pyprof_own_thread_count(void)
-{
-    return __atomic_load_n(&alive, __ATOMIC_RELAXED);
-}
+long pyprof_own_thread_count(void) { return __atomic_load_n(&alive, __ATOMIC_RELAXED); }
 
-bool
-pyprof_is_own_thread(uint64_t tid)
-{
+bool pyprof_is_own_thread(uint64_t tid) {
     for (int i = 0; i < MAX_OWN_THREADS; i++) {
         if (__atomic_load_n(&own_tids[i], __ATOMIC_RELAXED) == tid) {
             return true;
@@ -126,9 +113,7 @@ pyprof_is_own_thread(uint64_t tid)
     return false;
 }
 
-int64_t
-pyprof_own_threads_cpu_ns(void)
-{
+int64_t pyprof_own_threads_cpu_ns(void) {
     int64_t total = __atomic_load_n(&extra_cpu_ns, __ATOMIC_RELAXED);
     for (int i = 0; i < MAX_OWN_THREADS; i++) {
         uint64_t tid = __atomic_load_n(&own_tids[i], __ATOMIC_ACQUIRE);
@@ -138,15 +123,11 @@ pyprof_own_threads_cpu_ns(void)
     return total;
 }
 
-void
-pyprof_own_threads_add_cpu_ns(int64_t ns)
-{
+void pyprof_own_threads_add_cpu_ns(int64_t ns) {
     __atomic_add_fetch(&extra_cpu_ns, ns < 0 ? 0 : ns, __ATOMIC_RELAXED);
 }
 
-void
-pyprof_own_threads_reset_child(void)
-{
+void pyprof_own_threads_reset_child(void) {
     memset(own_tids, 0, sizeof(own_tids));
     extra_cpu_ns = 0;
     alive = 0;

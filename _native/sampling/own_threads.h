@@ -1,7 +1,8 @@
 /* Threads of pyprof's own: real OS threads, made without Python's threading and without whatever patched it.
  *
- * They are left out of every profile; their CPU time is counted instead. Start and join may be called from any thread;
- * `join` only without the GIL. In the child of a fork none of them exists: `reset_child` forgets them.
+ * They are left out of every profile; their CPU time is counted instead. Start and join may be called from
+ * any thread; `join` only without the GIL. In the child of a fork none of them exists: `reset_child` forgets
+ * them.
  */
 #ifndef PYPROF_OWN_THREADS_H
 #define PYPROF_OWN_THREADS_H
@@ -13,16 +14,18 @@
 
 typedef struct pyprof_own_thread pyprof_own_thread;
 
-/* Starts `run(argument)` in a new thread in which every signal but the synchronous ones is blocked. NULL: no thread
- * could be made. `name` (at most 15 bytes) is what the kernel shows. */
-pyprof_own_thread *pyprof_own_thread_start(void (*run)(void *), void *argument, const char *name, size_t stack_bytes);
+/* Starts `run(argument)` in a new thread in which every signal but the synchronous ones is blocked. NULL: no
+ * thread could be made. `name` (at most 15 bytes) is what the kernel shows. */
+pyprof_own_thread *pyprof_own_thread_start(void (*run)(void *), void *argument, const char *name,
+                                           size_t stack_bytes);
 
-/* Waits for the end at most until `deadline` (monotonic). True: the thread has ended and the handle is gone. */
+/* Waits for the end at most until `deadline` (monotonic). True: the thread has ended and the handle is gone.
+ */
 bool pyprof_own_thread_join(pyprof_own_thread *thread, int64_t deadline_ns);
 
 long pyprof_own_thread_count(void); /* made and not joined */
 bool pyprof_is_own_thread(uint64_t tid);
-int64_t pyprof_own_threads_cpu_ns(void); /* ended ones included */
+int64_t pyprof_own_threads_cpu_ns(void);        /* ended ones included */
 void pyprof_own_threads_add_cpu_ns(int64_t ns); /* work done for pyprof on a thread of the application */
 void pyprof_own_threads_reset_child(void);
 

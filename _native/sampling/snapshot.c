@@ -10,9 +10,7 @@
 #include "symbols/code_cache.h"
 
 /* Room for `needed` elements. The old elements stay. */
-static bool
-reserve(void **elements, size_t *capacity, size_t needed, size_t size)
-{
+static bool reserve(void **elements, size_t *capacity, size_t needed, size_t size) {
     if (needed <= *capacity) {
         return true;
     }
@@ -29,9 +27,7 @@ reserve(void **elements, size_t *capacity, size_t needed, size_t size)
 /* Longest stack the walk keeps; `max_frames` of the configuration is not larger. */
 enum { MAX_DEPTH = 1024 };
 
-static bool
-walk(const pyprof_snapshot_request *request, PyThreadState *tstate, pyprof_thread_view *view)
-{
+static bool walk(const pyprof_snapshot_request *request, PyThreadState *tstate, pyprof_thread_view *view) {
     pyprof_code_frame codes[MAX_DEPTH];
     pyprof_snapshot *snapshot = request->snapshot;
     size_t max = request->max_frames < MAX_DEPTH ? request->max_frames : MAX_DEPTH;
@@ -54,9 +50,7 @@ walk(const pyprof_snapshot_request *request, PyThreadState *tstate, pyprof_threa
     return true;
 }
 
-bool
-pyprof_snapshot_take(const pyprof_snapshot_request *request)
-{
+bool pyprof_snapshot_take(const pyprof_snapshot_request *request) {
     pyprof_snapshot *snapshot = request->snapshot;
     snapshot->thread_count = 0;
     snapshot->frame_count = 0;
@@ -82,9 +76,7 @@ pyprof_snapshot_take(const pyprof_snapshot_request *request)
     return true;
 }
 
-void
-pyprof_snapshot_free(pyprof_snapshot *snapshot)
-{
+void pyprof_snapshot_free(pyprof_snapshot *snapshot) {
     free(snapshot->threads);
     free(snapshot->frames);
     memset(snapshot, 0, sizeof(*snapshot));

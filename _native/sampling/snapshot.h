@@ -1,7 +1,7 @@
 /* Snapshot: the stacks of all Python threads of the interpreter at one moment.
  *
- * Made by an engine for the timer thread, which is the only one that reads it; its symbols are valid until the next
- * snapshot begins. Its memory is plain malloc and is kept between ticks.
+ * Made by an engine for the timer thread, which is the only one that reads it; its symbols are valid until
+ * the next snapshot begins. Its memory is plain malloc and is kept between ticks.
  */
 #ifndef PYPROF_SNAPSHOT_H
 #define PYPROF_SNAPSHOT_H
@@ -35,7 +35,8 @@ typedef struct {
     const pyprof_threads *known; /* which threads need no walk */
 } pyprof_snapshot_request;
 
-/* Takes the snapshot on the calling thread, which holds the GIL or has stopped the world. False without memory. */
+/* Takes the snapshot on the calling thread, which holds the GIL or has stopped the world. False without
+ * memory. */
 bool pyprof_snapshot_take(const pyprof_snapshot_request *request);
 void pyprof_snapshot_free(pyprof_snapshot *snapshot);
 

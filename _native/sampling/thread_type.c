@@ -13,9 +13,7 @@
 /* requests, ssl and gzip run in it; musl's default would be 128 KiB. Only what is touched takes memory. */
 enum { PYTHON_STACK_BYTES = 4 * 1024 * 1024 };
 
-int64_t
-pyprof_seconds_to_ns(PyObject *seconds)
-{
+int64_t pyprof_seconds_to_ns(PyObject *seconds) {
     double value = PyFloat_AsDouble(seconds);
     if (value == -1.0 && PyErr_Occurred()) {
         return -1;
@@ -28,26 +26,23 @@ pyprof_seconds_to_ns(PyObject *seconds)
 }
 
 /* Nothing to let go of: a thread that was not joined goes on, and its handle stays with it. */
-static void
-plain_dealloc(PyObject *self)
-{
+static void plain_dealloc(PyObject *self) {
     PyTypeObject *type = Py_TYPE(self);
     type->tp_free(self);
     Py_DECREF(type);
 }
 
-/* -- Thread --------------------------------------------------------------------------------------------------------- */
+/* -- Thread
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 typedef struct {
-    PyObject_HEAD
-    pyprof_own_thread *thread; /* NULL: joined */
+    PyObject_HEAD pyprof_own_thread *thread; /* NULL: joined */
     PyObject *target;
     pid_t pid; /* the process that has the thread; a fork's child has not */
 } thread_object;
 
-static void
-run_target(void *argument)
-{
+static void run_target(void *argument) {
     PyObject *target = argument;
     if (pyprof_is_finalizing()) {
         return; /* attaching would end or freeze this thread; the reference dies with the interpreter */
@@ -62,9 +57,7 @@ run_target(void *argument)
     PyGILState_Release(state);
 }
 
-static PyObject *
-thread_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
-{
+static PyObject *thread_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *keywords[] = {"target", "name", NULL};
     PyObject *target;
     const char *name;
@@ -94,9 +87,7 @@ thread_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return (PyObject *)self;
 }
 
-static PyObject *
-thread_join(thread_object *self, PyObject *timeout)
-{
+static PyObject *thread_join(thread_object *self, PyObject *timeout) {
     int64_t timeout_ns = pyprof_seconds_to_ns(timeout);
     if (timeout_ns < 0) {
         return NULL;
@@ -107,15 +98,10 @@ thread_join(thread_object *self, PyObject *timeout)
         Py_RETURN_TRUE;
     }
     bool ended;
-    Py_BEGIN_ALLOW_THREADS
-    ended = pyprof_own_thread_join(thread, pyprof_monotonic_ns() + timeout_ns);
-    Py_END_ALLOW_THREADS
-    if (!ended) {
-        self->thread = thread;
-    }
+    Py_BEGIN_ALLOW_THREADS ended = pyprof_own_thread_join(thread, pyprof_monotonic_ns() + timeout_ns);
+    Py_END_ALLOW_THREADS if (!ended) { self->thread = thread; }
     return PyBool_FromLong(ended);
 }
-
 
 static PyMethodDef thread_methods[] = {
     {"join", (PyCFunction)thread_join, METH_O,
@@ -138,49 +124,40 @@ static PyType_Spec thread_spec = {
     .slots = thread_slots,
 };
 
-/* -- Event ---------------------------------------------------------------------------------------------------------- */
+/* -- Event
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 typedef struct {
-    PyObject_HEAD
-    uint32_t flag; /* atomic, futex */
+    PyObject_HEAD uint32_t flag; /* atomic, futex */
 } event_object;
 
-static PyObject *
-event_set(event_object *self, PyObject *Py_UNUSED(unused))
-{
+static PyObject *event_set(event_object *self, PyObject *Py_UNUSED(unused)) {
     __atomic_store_n(&self->flag, 1, __ATOMIC_RELEASE);
     pyprof_futex_wake(&self->flag);
     Py_RETURN_NONE;
 }
 
-static PyObject *
-event_clear(event_object *self, PyObject *Py_UNUSED(unused))
-{
+static PyObject *event_clear(event_object *self, PyObject *Py_UNUSED(unused)) {
     __atomic_store_n(&self->flag, 0, __ATOMIC_RELEASE);
     Py_RETURN_NONE;
 }
 
-static PyObject *
-event_is_set(event_object *self, PyObject *Py_UNUSED(unused))
-{
+static PyObject *event_is_set(event_object *self, PyObject *Py_UNUSED(unused)) {
     return PyBool_FromLong(__atomic_load_n(&self->flag, __ATOMIC_ACQUIRE) != 0);
 }
 
-static PyObject *
-event_wait(event_object *self, PyObject *timeout)
-{
+static PyObject *event_wait(event_object *self, PyObject *timeout) {
     int64_t timeout_ns = pyprof_seconds_to_ns(timeout);
     if (timeout_ns < 0) {
         return NULL;
     }
     bool set;
-    Py_BEGIN_ALLOW_THREADS
-    int64_t deadline = pyprof_monotonic_ns() + timeout_ns;
+    Py_BEGIN_ALLOW_THREADS int64_t deadline = pyprof_monotonic_ns() + timeout_ns;
     while (!(set = __atomic_load_n(&self->flag, __ATOMIC_ACQUIRE) != 0) && pyprof_monotonic_ns() < deadline) {
         pyprof_futex_wait(&self->flag, 0, deadline);
     }
-    Py_END_ALLOW_THREADS
-    return PyBool_FromLong(set);
+    Py_END_ALLOW_THREADS return PyBool_FromLong(set);
 }
 
 static PyMethodDef event_methods[] = {
@@ -207,27 +184,23 @@ static PyType_Spec event_spec = {
     .slots = event_slots,
 };
 
-/* -- Lock ----------------------------------------------------------------------------------------------------------- */
+/* -- Lock
+ * -----------------------------------------------------------------------------------------------------------
+ */
 
 typedef struct {
-    PyObject_HEAD
-    uint32_t held; /* atomic, futex */
+    PyObject_HEAD uint32_t held; /* atomic, futex */
 } lock_object;
 
-static PyObject *
-lock_enter(lock_object *self, PyObject *Py_UNUSED(unused))
-{
+static PyObject *lock_enter(lock_object *self, PyObject *Py_UNUSED(unused)) {
     while (__atomic_exchange_n(&self->held, 1, __ATOMIC_ACQUIRE) != 0) {
-        Py_BEGIN_ALLOW_THREADS
-        pyprof_futex_wait(&self->held, 1, INT64_MAX);
+        Py_BEGIN_ALLOW_THREADS pyprof_futex_wait(&self->held, 1, INT64_MAX);
         Py_END_ALLOW_THREADS
     }
     Py_RETURN_NONE;
 }
 
-static PyObject *
-lock_exit(lock_object *self, PyObject *Py_UNUSED(exception))
-{
+static PyObject *lock_exit(lock_object *self, PyObject *Py_UNUSED(exception)) {
     __atomic_store_n(&self->held, 0, __ATOMIC_RELEASE);
     pyprof_futex_wake(&self->held);
     Py_RETURN_NONE;
@@ -240,7 +213,8 @@ static PyMethodDef lock_methods[] = {
 };
 
 static PyType_Slot lock_slots[] = {
-    {Py_tp_doc, (void *)PyDoc_STR("A lock for `with`, which blocks the thread whatever has patched `threading`.")},
+    {Py_tp_doc,
+     (void *)PyDoc_STR("A lock for `with`, which blocks the thread whatever has patched `threading`.")},
     {Py_tp_new, PyType_GenericNew},
     {Py_tp_dealloc, plain_dealloc},
     {Py_tp_methods, lock_methods},
@@ -254,9 +228,7 @@ static PyType_Spec lock_spec = {
     .slots = lock_slots,
 };
 
-int
-pyprof_thread_types_add(PyObject *module)
-{
+int pyprof_thread_types_add(PyObject *module) {
     PyType_Spec *specs[] = {&thread_spec, &event_spec, &lock_spec};
     for (size_t i = 0; i < sizeof(specs) / sizeof(specs[0]); i++) {
         PyObject *type = PyType_FromModuleAndSpec(module, specs[i], NULL);

@@ -15,9 +15,7 @@ enum { RUNNABLE_CHECKS_A_TICK = 2 };
 enum { PROOF_SPIN_NS = 50000, PROOF_NOISE_NS = 20000 };
 
 /* Does the clock of a busy thread go on within 50 µs? Some sandboxes count in whole milliseconds. */
-static bool
-clocks_are_fine_grained(void)
-{
+static bool clocks_are_fine_grained(void) {
     uint64_t tid = pyprof_own_tid();
     for (int attempt = 0; attempt < 3; attempt++) {
         int64_t before = pyprof_thread_cpu_ns(tid);
@@ -32,9 +30,7 @@ clocks_are_fine_grained(void)
     return false;
 }
 
-bool
-pyprof_threads_open(pyprof_threads *threads, PyInterpreterState *interp)
-{
+bool pyprof_threads_open(pyprof_threads *threads, PyInterpreterState *interp) {
     memset(threads, 0, sizeof(*threads));
     threads->trust_clocks = clocks_are_fine_grained();
     for (PyThreadState *tstate = PyInterpreterState_ThreadHead(interp); tstate != NULL;
@@ -66,16 +62,12 @@ pyprof_threads_open(pyprof_threads *threads, PyInterpreterState *interp)
     return true;
 }
 
-void
-pyprof_threads_close(pyprof_threads *threads)
-{
+void pyprof_threads_close(pyprof_threads *threads) {
     free(threads->items);
     memset(threads, 0, sizeof(*threads));
 }
 
-bool
-pyprof_threads_read_clocks(pyprof_threads *threads, const void *gil_holder)
-{
+bool pyprof_threads_read_clocks(pyprof_threads *threads, const void *gil_holder) {
     bool changed = !threads->trust_clocks;
     for (size_t i = 0; i < threads->count; i++) {
         pyprof_thread *thread = &threads->items[i];
@@ -89,9 +81,10 @@ pyprof_threads_read_clocks(pyprof_threads *threads, const void *gil_holder)
         }
         changed |= !thread->stack_is_current;
     }
-    /* A clock that goes on between two reads, the second at least one system call later, belongs to a thread that is on
-     * a CPU now. That is blind to a thread from which the timer took the CPU: then holding the GIL (or, free-threaded,
-     * being attached) tells, and as a last resort whether the kernel would run it if it could. */
+    /* A clock that goes on between two reads, the second at least one system call later, belongs to a thread
+     * that is on a CPU now. That is blind to a thread from which the timer took the CPU: then holding the GIL
+     * (or, free-threaded, being attached) tells, and as a last resort whether the kernel would run it if it
+     * could. */
     size_t runnable_checks = 0;
     for (size_t i = 0; i < threads->count; i++) {
         pyprof_thread *thread = &threads->items[i];
@@ -117,17 +110,13 @@ pyprof_threads_read_clocks(pyprof_threads *threads, const void *gil_holder)
     return changed;
 }
 
-static bool
-same_key(const pyprof_thread_key *a, const pyprof_thread_key *b)
-{
+static bool same_key(const pyprof_thread_key *a, const pyprof_thread_key *b) {
     return a->tstate == b->tstate && a->unique_id == b->unique_id && a->tid == b->tid;
 }
 
-size_t
-pyprof_threads_find(const pyprof_threads *threads, const pyprof_thread_key *key, size_t hint)
-{
-    /* CPython's list of threads changes little from tick to tick, and at its head: the thread is at its old place, or
-     * some places further on or back. */
+size_t pyprof_threads_find(const pyprof_threads *threads, const pyprof_thread_key *key, size_t hint) {
+    /* CPython's list of threads changes little from tick to tick, and at its head: the thread is at its old
+     * place, or some places further on or back. */
     for (size_t i = hint; i < threads->count; i++) {
         if (same_key(&threads->items[i].key, key)) {
             return i;
@@ -141,16 +130,13 @@ pyprof_threads_find(const pyprof_threads *threads, const pyprof_thread_key *key,
     return threads->count;
 }
 
-bool
-pyprof_threads_stack_is_current(const pyprof_threads *threads, const pyprof_thread_key *key, size_t hint)
-{
+bool pyprof_threads_stack_is_current(const pyprof_threads *threads, const pyprof_thread_key *key,
+                                     size_t hint) {
     size_t i = pyprof_threads_find(threads, key, hint);
     return i < threads->count && threads->items[i].stack_is_current;
 }
 
-int64_t
-pyprof_thread_settle(pyprof_thread *thread, pyprof_window *window, int64_t wall_ns)
-{
+int64_t pyprof_thread_settle(pyprof_thread *thread, pyprof_window *window, int64_t wall_ns) {
     pyprof_stack_id place = thread->placed_stack != PYPROF_NO_STACK  ? thread->placed_stack
                             : thread->moved_stack != PYPROF_NO_STACK ? thread->moved_stack
                                                                      : thread->stack;
@@ -173,9 +159,7 @@ pyprof_thread_settle(pyprof_thread *thread, pyprof_window *window, int64_t wall_
     return rest;
 }
 
-void
-pyprof_threads_forget_stacks(pyprof_threads *threads)
-{
+void pyprof_threads_forget_stacks(pyprof_threads *threads) {
     for (size_t i = 0; i < threads->count; i++) {
         pyprof_thread *thread = &threads->items[i];
         thread->stack = thread->placed_stack = thread->moved_stack = PYPROF_NO_STACK;

@@ -1,12 +1,14 @@
-/* Threads: what the timer thread remembers of each Python thread from tick to tick, and where CPU time belongs.
+/* Threads: what the timer thread remembers of each Python thread from tick to tick, and where CPU time
+ * belongs.
  *
- * Owned and changed by the timer thread alone. While an engine takes a snapshot, the timer waits and the thread that
- * takes it may read.
+ * Owned and changed by the timer thread alone. While an engine takes a snapshot, the timer waits and the
+ * thread that takes it may read.
  *
- * A thread's CPU clock says exactly how much it used (the amount); at which stack it is charged (the place) is decided
- * at ticks at which the thread is seen on a CPU. CPU time that cannot be placed at a tick is carried to the thread's
- * next tick that can place it; what is left when the window or the thread ends goes to the last stack that was seen
- * with the clock moving and is counted as unplaced. So totals are those of the clocks, whatever the ticks saw.
+ * A thread's CPU clock says exactly how much it used (the amount); at which stack it is charged (the place)
+ * is decided at ticks at which the thread is seen on a CPU. CPU time that cannot be placed at a tick is
+ * carried to the thread's next tick that can place it; what is left when the window or the thread ends goes
+ * to the last stack that was seen with the clock moving and is counted as unplaced. So totals are those of
+ * the clocks, whatever the ticks saw.
  */
 #ifndef PYPROF_THREADS_H
 #define PYPROF_THREADS_H
@@ -29,13 +31,13 @@ typedef struct {
 
 typedef struct {
     pyprof_thread_key key;
-    int64_t clock_ns;       /* at the last tick, read before its snapshot */
-    int64_t charged_ns;     /* up to here the clock is in a window */
-    bool moved;             /* the clock went on since the tick before */
-    bool on_cpu;            /* this tick may place CPU time */
-    bool in_python;         /* `stack` has Python frames */
-    bool stack_is_current;  /* the thread has not run since `stack` was seen */
-    pyprof_stack_id stack;  /* ids are of the current window; PYPROF_NO_STACK: none there yet */
+    int64_t clock_ns;      /* at the last tick, read before its snapshot */
+    int64_t charged_ns;    /* up to here the clock is in a window */
+    bool moved;            /* the clock went on since the tick before */
+    bool on_cpu;           /* this tick may place CPU time */
+    bool in_python;        /* `stack` has Python frames */
+    bool stack_is_current; /* the thread has not run since `stack` was seen */
+    pyprof_stack_id stack; /* ids are of the current window; PYPROF_NO_STACK: none there yet */
     pyprof_stack_id placed_stack;
     pyprof_stack_id moved_stack;
 } pyprof_thread;
@@ -51,18 +53,19 @@ typedef struct {
 bool pyprof_threads_open(pyprof_threads *threads, PyInterpreterState *interp);
 void pyprof_threads_close(pyprof_threads *threads);
 
-/* At the beginning of a tick, before anything asks for the GIL: reads every clock and decides who is on a CPU.
- * Returns whether anything may have changed since the last snapshot. */
+/* At the beginning of a tick, before anything asks for the GIL: reads every clock and decides who is on a
+ * CPU. Returns whether anything may have changed since the last snapshot. */
 bool pyprof_threads_read_clocks(pyprof_threads *threads, const void *gil_holder);
 
 /* Whether the thread, expected at place `hint`, still has the stack of the last snapshot. */
-bool pyprof_threads_stack_is_current(const pyprof_threads *threads, const pyprof_thread_key *key, size_t hint);
+bool pyprof_threads_stack_is_current(const pyprof_threads *threads, const pyprof_thread_key *key,
+                                     size_t hint);
 
 /* The index of the thread, or `count`. */
 size_t pyprof_threads_find(const pyprof_threads *threads, const pyprof_thread_key *key, size_t hint);
 
-/* Charges what is not charged yet and returns how much of it was never placed. `wall_ns` is for the time since the last
- * tick. At the end of a window or of the thread. */
+/* Charges what is not charged yet and returns how much of it was never placed. `wall_ns` is for the time
+ * since the last tick. At the end of a window or of the thread. */
 int64_t pyprof_thread_settle(pyprof_thread *thread, pyprof_window *window, int64_t wall_ns);
 
 /* A new window: the ids of the old one mean nothing there. */

@@ -28,11 +28,11 @@ static struct {
     const char *walk_obstacle;
 
     /* Written by others, read by the thread. */
-    uint32_t commands; /* atomic, futex: goes up with every wish */
+    uint32_t commands;               /* atomic, futex: goes up with every wish */
     bool stop_wanted, rotate_wanted; /* atomic */
 
     /* Written by the thread, read by others. */
-    uint32_t rotations; /* atomic, futex */
+    uint32_t rotations;       /* atomic, futex */
     pyprof_timer_stats stats; /* each field atomic */
 
     /* The thread's own. */
@@ -49,43 +49,31 @@ static struct {
     uint64_t pending_ticks; /* since the last sample */
 } timer;
 
-static void
-count(uint64_t *counter, uint64_t n)
-{
-    __atomic_add_fetch(counter, n, __ATOMIC_RELAXED);
-}
+static void count(uint64_t *counter, uint64_t n) { __atomic_add_fetch(counter, n, __ATOMIC_RELAXED); }
 
 /* splitmix64 (Steele, Lea, Flood 2014). */
-static uint64_t
-next_random(void)
-{
+static uint64_t next_random(void) {
     uint64_t z = timer.random += UINT64_C(0x9e3779b97f4a7c15);
     z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
     z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
     return z ^ z >> 31;
 }
 
-static int64_t
-next_gap(void)
-{
+static int64_t next_gap(void) {
     int64_t period = timer.options.period_ns;
     return period / 2 + (int64_t)(next_random() % (uint64_t)(period + 1));
 }
 
-/* -- the window ----------------------------------------------------------------------------------------------------- */
+/* -- the window -- */
 
-static void
-begin_window(int64_t now)
-{
+static void begin_window(int64_t now) {
     timer.window = pyprof_window_new(timer.options.window_bytes);
     timer.window_start_ns = now;
     timer.window_start_unix_ns = pyprof_unix_ns();
     pyprof_threads_forget_stacks(&timer.threads);
 }
 
-static void
-finish_window(int64_t now)
-{
+static void finish_window(int64_t now) {
     if (timer.window != NULL) {
         uint64_t unplaced = 0;
         for (size_t i = 0; i < timer.threads.count; i++) {
@@ -105,11 +93,9 @@ finish_window(int64_t now)
     begin_window(now);
 }
 
-/* -- one tick ------------------------------------------------------------------------------------------------------- */
+/* -- one tick -- */
 
-static void
-add_sample(pyprof_thread *thread, int64_t wall_ns, uint64_t ticks)
-{
+static void add_sample(pyprof_thread *thread, int64_t wall_ns, uint64_t ticks) {
     pyprof_values values = {{0}};
     values.column[PYPROF_SAMPLES] = (int64_t)ticks;
     values.column[PYPROF_WALL_NS] = wall_ns;
@@ -125,11 +111,10 @@ add_sample(pyprof_thread *thread, int64_t wall_ns, uint64_t ticks)
     pyprof_window_add(timer.window, thread->stack, &values);
 }
 
-/* A thread that was not there at the tick before: all its CPU time is new, but a thread of C code that comes to Python
- * for the first time brings hours of it. More than has passed since that tick cannot belong to Python code. */
-static pyprof_thread
-new_thread(const pyprof_thread_key *key, int64_t wall_ns, const void *gil_holder)
-{
+/* A thread that was not there at the tick before: all its CPU time is new, but a thread of C code that comes
+ * to Python for the first time brings hours of it. More than has passed since that tick cannot belong to
+ * Python code. */
+static pyprof_thread new_thread(const pyprof_thread_key *key, int64_t wall_ns, const void *gil_holder) {
     int64_t clock = pyprof_thread_cpu_ns(key->tid);
     clock = clock < 0 ? 0 : clock;
     return (pyprof_thread){
@@ -145,9 +130,7 @@ new_thread(const pyprof_thread_key *key, int64_t wall_ns, const void *gil_holder
 }
 
 /* The threads of the snapshot become the known ones; the CPU time of those that are gone is settled. */
-static bool
-merge_snapshot(int64_t wall_ns, const void *gil_holder)
-{
+static bool merge_snapshot(int64_t wall_ns, const void *gil_holder) {
     const pyprof_snapshot *snapshot = &timer.snapshot;
     pyprof_threads *known = &timer.threads;
     pyprof_thread *items = malloc((snapshot->thread_count + 1) * sizeof(*items));
@@ -160,15 +143,14 @@ merge_snapshot(int64_t wall_ns, const void *gil_holder)
         if (old < known->count) {
             items[i] = known->items[old];
             known->items[old].key.tstate = NULL; /* taken over */
-        }
-        else {
+        } else {
             items[i] = new_thread(&view->key, wall_ns, gil_holder);
         }
         if (view->walked) {
             items[i].in_python = view->depth > 0;
             items[i].stack = items[i].in_python
-                                 ? pyprof_window_intern(timer.window, snapshot->frames + view->first_frame, view->depth,
-                                                        view->truncated)
+                                 ? pyprof_window_intern(timer.window, snapshot->frames + view->first_frame,
+                                                        view->depth, view->truncated)
                                  : pyprof_window_intern(timer.window, &timer.native_frame, 1, false);
             items[i].stack_is_current = true;
             count(&timer.stats.stacks, 1);
@@ -176,7 +158,8 @@ merge_snapshot(int64_t wall_ns, const void *gil_holder)
     }
     for (size_t i = 0; i < known->count; i++) {
         if (known->items[i].key.tstate != NULL) {
-            count(&timer.stats.unplaced_cpu_ns, (uint64_t)pyprof_thread_settle(&known->items[i], timer.window, 0));
+            count(&timer.stats.unplaced_cpu_ns,
+                  (uint64_t)pyprof_thread_settle(&known->items[i], timer.window, 0));
         }
     }
     free(known->items);
@@ -185,9 +168,7 @@ merge_snapshot(int64_t wall_ns, const void *gil_holder)
     return true;
 }
 
-static void
-tick(int64_t now)
-{
+static void tick(int64_t now) {
     const void *gil_holder = pyprof_gil_holder(timer.interp);
     const void *newest = pyprof_newest_thread(timer.interp);
     bool changed = pyprof_threads_read_clocks(&timer.threads, gil_holder) || newest != timer.newest_thread;
@@ -227,11 +208,9 @@ tick(int64_t now)
     timer.pending_ticks = 0;
 }
 
-/* -- the thread ----------------------------------------------------------------------------------------------------- */
+/* -- the thread -- */
 
-static void
-miss(uint64_t ticks)
-{
+static void miss(uint64_t ticks) {
     timer.pending_ticks += ticks;
     count(&timer.stats.ticks, ticks);
     count(&timer.stats.missed, ticks);
@@ -240,9 +219,7 @@ miss(uint64_t ticks)
     }
 }
 
-static void
-run_until_stopped(void)
-{
+static void run_until_stopped(void) {
     int64_t deadline = timer.last_tick_ns + next_gap();
     int64_t window_end = timer.window_start_ns + timer.options.window_ns;
     for (;;) {
@@ -274,9 +251,7 @@ run_until_stopped(void)
 }
 
 /* What the threads have used since the last tick belongs to the stacks they had then. */
-static void
-settle_everything(int64_t now)
-{
+static void settle_everything(int64_t now) {
     if (timer.window == NULL) {
         return;
     }
@@ -287,9 +262,7 @@ settle_everything(int64_t now)
     timer.last_tick_ns = now;
 }
 
-static void
-timer_main(void *unused)
-{
+static void timer_main(void *unused) {
     (void)unused;
     prctl(PR_SET_TIMERSLACK, 1);
     timer.own = pyprof_current_frames_attachable(timer.interp);
@@ -304,20 +277,16 @@ timer_main(void *unused)
     }
 }
 
-/* -- start, stop, fork ---------------------------------------------------------------------------------------------- */
+/* -- start, stop, fork -- */
 
-static void
-reset_child(void)
-{
+static void reset_child(void) {
     pyprof_own_threads_reset_child();
     pyprof_current_frames_reset_child();
     pyprof_ring_reset_child();
     pyprof_timer_reset_child();
 }
 
-static void
-release_everything(void)
-{
+static void release_everything(void) {
     pyprof_code_cache_close();
     pyprof_threads_close(&timer.threads);
     pyprof_snapshot_free(&timer.snapshot);
@@ -328,9 +297,7 @@ release_everything(void)
     pyprof_symbol_release(timer.native_frame.symbol);
 }
 
-int
-pyprof_timer_start(const pyprof_timer_options *options)
-{
+int pyprof_timer_start(const pyprof_timer_options *options) {
     static bool watches_forks;
     if (timer.thread != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "the timer thread is already running");
@@ -377,31 +344,23 @@ pyprof_timer_start(const pyprof_timer_options *options)
     return 0;
 }
 
-static void
-command(bool *wish)
-{
+static void command(bool *wish) {
     __atomic_store_n(wish, true, __ATOMIC_RELEASE);
     __atomic_add_fetch(&timer.commands, 1, __ATOMIC_RELEASE);
     pyprof_futex_wake(&timer.commands);
 }
 
-void
-pyprof_timer_stop(void)
-{
+void pyprof_timer_stop(void) {
     if (timer.thread == NULL) {
         return;
     }
     command(&timer.stop_wanted);
-    Py_BEGIN_ALLOW_THREADS
-    pyprof_own_thread_join(timer.thread, INT64_MAX);
-    Py_END_ALLOW_THREADS
-    timer.thread = NULL;
+    Py_BEGIN_ALLOW_THREADS pyprof_own_thread_join(timer.thread, INT64_MAX);
+    Py_END_ALLOW_THREADS timer.thread = NULL;
     release_everything();
 }
 
-bool
-pyprof_timer_rotate(int64_t timeout_ns)
-{
+bool pyprof_timer_rotate(int64_t timeout_ns) {
     if (timer.thread == NULL) {
         return false;
     }
@@ -409,25 +368,22 @@ pyprof_timer_rotate(int64_t timeout_ns)
     int64_t deadline = pyprof_monotonic_ns() + timeout_ns;
     bool rotated = false;
     command(&timer.rotate_wanted);
-    Py_BEGIN_ALLOW_THREADS
-    while (!(rotated = __atomic_load_n(&timer.rotations, __ATOMIC_ACQUIRE) != before) &&
-           pyprof_monotonic_ns() < deadline) {
+    Py_BEGIN_ALLOW_THREADS while (
+        !(rotated = __atomic_load_n(&timer.rotations, __ATOMIC_ACQUIRE) != before) &&
+        pyprof_monotonic_ns() < deadline) {
         pyprof_futex_wait(&timer.rotations, before, deadline);
     }
-    Py_END_ALLOW_THREADS
-    return rotated;
+    Py_END_ALLOW_THREADS return rotated;
 }
 
-void
-pyprof_timer_get_stats(pyprof_timer_stats *stats)
-{
+void pyprof_timer_get_stats(pyprof_timer_stats *stats) {
     uint64_t *const from[] = {
-        &timer.stats.ticks,      &timer.stats.missed,  &timer.stats.stacks,    &timer.stats.unplaced_cpu_ns,
+        &timer.stats.ticks,      &timer.stats.missed,  &timer.stats.stacks,  &timer.stats.unplaced_cpu_ns,
         &timer.stats.overflowed, &timer.stats.windows, &timer.stats.threads,
     };
     uint64_t *const to[] = {
-        &stats->ticks, &stats->missed, &stats->stacks, &stats->unplaced_cpu_ns, &stats->overflowed, &stats->windows,
-        &stats->threads,
+        &stats->ticks,      &stats->missed,  &stats->stacks,  &stats->unplaced_cpu_ns,
+        &stats->overflowed, &stats->windows, &stats->threads,
     };
     for (size_t i = 0; i < sizeof(from) / sizeof(from[0]); i++) {
         *to[i] = __atomic_load_n(from[i], __ATOMIC_RELAXED);
@@ -439,11 +395,9 @@ pyprof_timer_get_stats(pyprof_timer_stats *stats)
     stats->trusted_clocks = timer.stats.trusted_clocks;
 }
 
-void
-pyprof_timer_reset_child(void)
-{
-    /* The window, the threads and the snapshot may be half written: whoever wrote them does not exist here. The code
-     * cache is whole, since it is only written with the GIL, which the forking thread had. */
+void pyprof_timer_reset_child(void) {
+    /* The window, the threads and the snapshot may be half written: whoever wrote them does not exist here.
+     * The code cache is whole, since it is only written with the GIL, which the forking thread had. */
     memset(&timer, 0, sizeof(timer));
 }
 

@@ -1,11 +1,13 @@
-/* The timer thread: wakes at absolute deadlines with random gaps, has a snapshot taken, and adds it to the window.
+/* The timer thread: wakes at absolute deadlines with random gaps, has a snapshot taken, and adds it to the
+ * window.
  *
- * One per process, in the main interpreter only. `start`, `stop` and `rotate` are called attached, by one thread at a time
- * (the profiler's lock); they release the GIL while they wait. The timer thread holds no lock while it attaches.
- * Finished windows go to the ring.
+ * One per process, in the main interpreter only. `start`, `stop` and `rotate` are called attached, by one
+ * thread at a time (the profiler's lock); they release the GIL while they wait. The timer thread holds no
+ * lock while it attaches. Finished windows go to the ring.
  *
- * Gaps between ticks are independent and uniform in [1/2, 3/2] of the period, so that no loop of the application can keep
- * step with them; a sample weighs the time (or the thread's CPU time) since the sample before it.
+ * Gaps between ticks are independent and uniform in [1/2, 3/2] of the period, so that no loop of the
+ * application can keep step with them; a sample weighs the time (or the thread's CPU time) since the sample
+ * before it.
  */
 #ifndef PYPROF_TIMER_H
 #define PYPROF_TIMER_H
@@ -36,7 +38,8 @@ void pyprof_timer_stop(void);
 bool pyprof_timer_rotate(int64_t timeout_ns);
 void pyprof_timer_get_stats(pyprof_timer_stats *stats);
 
-/* First thing in the child of a fork. What the parent's timer was writing is left behind, unfreed: it may be half done. */
+/* First thing in the child of a fork. What the parent's timer was writing is left behind, unfreed: it may be
+ * half done. */
 void pyprof_timer_reset_child(void);
 
 #endif

@@ -14,23 +14,19 @@ typedef struct {
 } entry;
 
 static struct {
-    entry *entries; /* open addressing, linear probing */
+    entry *entries;  /* open addressing, linear probing */
     size_t capacity; /* power of two, or 0 */
     size_t used;
-    size_t bytes; /* atomic */
+    size_t bytes;  /* atomic */
     bool any_dead; /* atomic */
 } cache;
 
-static size_t
-slot_of(const PyCodeObject *code, size_t capacity)
-{
+static size_t slot_of(const PyCodeObject *code, size_t capacity) {
     return (size_t)(((uintptr_t)code >> 4) * UINT64_C(0x9e3779b97f4a7c15) >> 20) & (capacity - 1);
 }
 
 /* The entry of `code`, or the free one where it would go. The table is never full. */
-static entry *
-find(entry *entries, size_t capacity, const PyCodeObject *code)
-{
+static entry *find(entry *entries, size_t capacity, const PyCodeObject *code) {
     size_t slot = slot_of(code, capacity);
     while (entries[slot].code != NULL && entries[slot].code != code) {
         slot = (slot + 1) & (capacity - 1);
@@ -38,16 +34,13 @@ find(entry *entries, size_t capacity, const PyCodeObject *code)
     return &entries[slot];
 }
 
-static void
-count_bytes(size_t added, size_t removed)
-{
+static void count_bytes(size_t added, size_t removed) {
     __atomic_add_fetch(&cache.bytes, added - removed, __ATOMIC_RELAXED);
 }
 
-/* A table of `capacity` entries with what lives of the old one. False without memory: nothing changed then. */
-static bool
-rebuild(size_t capacity)
-{
+/* A table of `capacity` entries with what lives of the old one. False without memory: nothing changed then.
+ */
+static bool rebuild(size_t capacity) {
     entry *entries = calloc(capacity, sizeof(entry));
     if (entries == NULL) {
         return false;
@@ -74,9 +67,7 @@ rebuild(size_t capacity)
     return true;
 }
 
-static void
-on_death(PyCodeObject *code)
-{
+static void on_death(PyCodeObject *code) {
     if (cache.capacity == 0) {
         return;
     }
@@ -87,15 +78,9 @@ on_death(PyCodeObject *code)
     }
 }
 
-int
-pyprof_code_cache_open(void)
-{
-    return pyprof_watch_code_deaths(on_death);
-}
+int pyprof_code_cache_open(void) { return pyprof_watch_code_deaths(on_death); }
 
-void
-pyprof_code_cache_close(void)
-{
+void pyprof_code_cache_close(void) {
     pyprof_unwatch_code_deaths();
     for (size_t i = 0; i < cache.capacity; i++) {
         if (cache.entries[i].code != NULL) {
@@ -106,27 +91,20 @@ pyprof_code_cache_close(void)
     memset(&cache, 0, sizeof(cache));
 }
 
-void
-pyprof_code_cache_begin_snapshot(void)
-{
+void pyprof_code_cache_begin_snapshot(void) {
     if (__atomic_exchange_n(&cache.any_dead, false, __ATOMIC_ACQ_REL)) {
         if (!rebuild(cache.capacity)) {
-            __atomic_store_n(&cache.any_dead, true, __ATOMIC_RELEASE); /* a marked entry is not used meanwhile */
+            __atomic_store_n(&cache.any_dead, true,
+                             __ATOMIC_RELEASE); /* a marked entry is not used meanwhile */
         }
     }
 }
 
-size_t
-pyprof_code_cache_bytes(void)
-{
-    return __atomic_load_n(&cache.bytes, __ATOMIC_RELAXED);
-}
+size_t pyprof_code_cache_bytes(void) { return __atomic_load_n(&cache.bytes, __ATOMIC_RELAXED); }
 
-/* UTF-8 of a str, with `\udcXX` for a lone surrogate, which UTF-8 cannot say. Returns the size; writes where `out`
- * is not NULL. */
-static size_t
-transcode(PyObject *string, char *out)
-{
+/* UTF-8 of a str, with `\udcXX` for a lone surrogate, which UTF-8 cannot say. Returns the size; writes where
+ * `out` is not NULL. */
+static size_t transcode(PyObject *string, char *out) {
     int kind = PyUnicode_KIND(string);
     const void *data = PyUnicode_DATA(string);
     Py_ssize_t length = PyUnicode_GET_LENGTH(string);
@@ -137,25 +115,21 @@ transcode(PyObject *string, char *out)
         size_t n = 0;
         if (c < 0x80) {
             bytes[n++] = (char)c;
-        }
-        else if (c < 0x800) {
+        } else if (c < 0x800) {
             bytes[n++] = (char)(0xc0 | c >> 6);
             bytes[n++] = (char)(0x80 | (c & 0x3f));
-        }
-        else if (c >= 0xd800 && c <= 0xdfff) {
+        } else if (c >= 0xd800 && c <= 0xdfff) {
             static const char digits[] = "0123456789abcdef";
             bytes[n++] = '\\';
             bytes[n++] = 'u';
             for (int shift = 12; shift >= 0; shift -= 4) {
                 bytes[n++] = digits[c >> shift & 15];
             }
-        }
-        else if (c < 0x10000) {
+        } else if (c < 0x10000) {
             bytes[n++] = (char)(0xe0 | c >> 12);
             bytes[n++] = (char)(0x80 | (c >> 6 & 0x3f));
             bytes[n++] = (char)(0x80 | (c & 0x3f));
-        }
-        else {
+        } else {
             bytes[n++] = (char)(0xf0 | c >> 18);
             bytes[n++] = (char)(0x80 | (c >> 12 & 0x3f));
             bytes[n++] = (char)(0x80 | (c >> 6 & 0x3f));
@@ -169,9 +143,7 @@ transcode(PyObject *string, char *out)
     return size;
 }
 
-static pyprof_symbol *
-make_symbol(PyCodeObject *code)
-{
+static pyprof_symbol *make_symbol(PyCodeObject *code) {
     /* An empty table would say that `lasti` is a line; kind 15 of the format says that there is none. */
     static const uint8_t no_lines[] = {0xff};
     const uint8_t *linetable = (const uint8_t *)PyBytes_AS_STRING(code->co_linetable);
@@ -196,9 +168,7 @@ make_symbol(PyCodeObject *code)
 
 enum { FIRST_CAPACITY = 256 };
 
-pyprof_symbol *
-pyprof_code_cache_get(PyCodeObject *code)
-{
+pyprof_symbol *pyprof_code_cache_get(PyCodeObject *code) {
     if (cache.capacity > 0) {
         entry *found = find(cache.entries, cache.capacity, code);
         if (found->code == code && !__atomic_load_n(&found->dead, __ATOMIC_ACQUIRE)) {
@@ -206,7 +176,8 @@ pyprof_code_cache_get(PyCodeObject *code)
         }
     }
     /* At most half full: the probes stay short. */
-    if (cache.used * 2 >= cache.capacity && !rebuild(cache.capacity == 0 ? FIRST_CAPACITY : cache.capacity * 2)) {
+    if (cache.used * 2 >= cache.capacity &&
+        !rebuild(cache.capacity == 0 ? FIRST_CAPACITY : cache.capacity * 2)) {
         return NULL;
     }
     pyprof_symbol *symbol = make_symbol(code);
@@ -214,11 +185,11 @@ pyprof_code_cache_get(PyCodeObject *code)
         return NULL;
     }
     entry *place = find(cache.entries, cache.capacity, code);
-    if (place->code == code) { /* a predecessor at the same address, dead and not yet removed for want of memory */
+    if (place->code ==
+        code) { /* a predecessor at the same address, dead and not yet removed for want of memory */
         count_bytes(0, place->symbol->bytes);
         pyprof_symbol_release(place->symbol);
-    }
-    else {
+    } else {
         cache.used++;
     }
     *place = (entry){code, symbol, false};

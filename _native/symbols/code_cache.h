@@ -1,9 +1,10 @@
 /* Code cache: the symbol of every code object that was seen in a sample and still lives.
  *
- * One per process. It is changed by whoever takes a snapshot, which holds the GIL or has stopped the world: snapshots
- * never overlap. The one exception is the death of a code object, reported on the thread that frees it (with the GIL;
- * on free-threaded builds possibly on several threads at once): that only marks an entry. Marked entries are removed by
- * the next snapshot, so an address that CPython uses again never gets its predecessor's name.
+ * One per process. It is changed by whoever takes a snapshot, which holds the GIL or has stopped the world:
+ * snapshots never overlap. The one exception is the death of a code object, reported on the thread that frees
+ * it (with the GIL; on free-threaded builds possibly on several threads at once): that only marks an entry.
+ * Marked entries are removed by the next snapshot, so an address that CPython uses again never gets its
+ * predecessor's name.
  *
  * The cache holds no reference to code objects, and no lock.
  */

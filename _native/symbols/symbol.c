@@ -6,9 +6,7 @@
 
 #include "cpython/linetable.h"
 
-static char *
-append(char *at, const void *bytes, size_t size)
-{
+static char *append(char *at, const void *bytes, size_t size) {
     if (size > 0) {
         memcpy(at, bytes, size);
     }
@@ -16,10 +14,9 @@ append(char *at, const void *bytes, size_t size)
     return at + size + 1;
 }
 
-pyprof_symbol *
-pyprof_symbol_new(const char *qualname, size_t qualname_size, const char *filename, size_t filename_size,
-                  int32_t first_line, const uint8_t *linetable, size_t linetable_size)
-{
+pyprof_symbol *pyprof_symbol_new(const char *qualname, size_t qualname_size, const char *filename,
+                                 size_t filename_size, int32_t first_line, const uint8_t *linetable,
+                                 size_t linetable_size) {
     const size_t limit = UINT32_MAX / 4;
     if (qualname_size > limit || filename_size > limit || linetable_size > limit) {
         return NULL;
@@ -45,24 +42,18 @@ pyprof_symbol_new(const char *qualname, size_t qualname_size, const char *filena
     return symbol;
 }
 
-pyprof_symbol *
-pyprof_symbol_retain(pyprof_symbol *symbol)
-{
+pyprof_symbol *pyprof_symbol_retain(pyprof_symbol *symbol) {
     __atomic_add_fetch(&symbol->refs, 1, __ATOMIC_RELAXED);
     return symbol;
 }
 
-void
-pyprof_symbol_release(pyprof_symbol *symbol)
-{
+void pyprof_symbol_release(pyprof_symbol *symbol) {
     if (__atomic_sub_fetch(&symbol->refs, 1, __ATOMIC_ACQ_REL) == 0) {
         free(symbol);
     }
 }
 
-int32_t
-pyprof_symbol_line(const pyprof_symbol *symbol, int32_t lasti)
-{
+int32_t pyprof_symbol_line(const pyprof_symbol *symbol, int32_t lasti) {
     if (symbol->linetable_size == 0) {
         return lasti;
     }

@@ -11,9 +11,15 @@ class Consumer:
     """What somebody wants of the timer thread, and the windows that are there for them."""
 
     def __init__(
-        self, *, sample_rate: float, interval: float, max_frames: int, max_windows: int | None, window_bytes: int
+        self,
+        *,
+        sample_rate: float,
+        interval: float,
+        max_frames: int,
+        max_windows: int | None,
+        window_bytes: int,
     ) -> None:
-        """sample_rate: Hz, at least. interval: seconds, at most. max_windows: how many may wait; None for any number."""
+        """sample_rate: Hz, at least. interval: seconds, at most. max_windows: that may wait (None: any number)."""
         self.sample_rate = sample_rate
         self.interval = interval
         self.max_frames = max_frames

@@ -14,9 +14,9 @@ class SourceFiles:
         self._known: dict[str, tuple[str, str]] = {}
 
     def describe(self, filenames: Sequence[str]) -> list[tuple[str, str]]:
-        """For each file name the path to show (absolute where there is such a file) and the module that prefixes its
-        functions: `__main__` for the script, else the entry of `sys.modules` that was loaded from it, else the stem;
-        none for code that came from no file, such as `<string>`.
+        """For each file name the path to show (absolute where there is such a file) and the module that
+        prefixes its functions: `__main__` for the script, else the entry of `sys.modules` that was loaded
+        from it, else the stem; none for code that came from no file, such as `<string>`.
         """
         unknown = [name for name in filenames if name not in self._known]
         if unknown:
