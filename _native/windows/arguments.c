@@ -154,12 +154,11 @@ static bool parse_labels(pyprof_encode_arguments *arguments, PyObject *mapping) 
     if (mapping == NULL || mapping == Py_None) {
         return true;
     }
-    if (!PyMapping_Check(mapping) || PyUnicode_Check(mapping)) {
-        PyErr_Format(PyExc_TypeError, "labels must be a mapping, not %.100s", Py_TYPE(mapping)->tp_name);
-        return false;
-    }
     PyObject *pairs = PyMapping_Items(mapping);
     if (pairs == NULL) {
+        if (PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            PyErr_Format(PyExc_TypeError, "labels must be a mapping, not %.100s", Py_TYPE(mapping)->tp_name);
+        }
         return false;
     }
     PyObject *items = sequence_items(pairs, "labels", sizeof(pyprof_numeric_label), &arguments->labels);

@@ -198,7 +198,9 @@ static void write_sample(encoder *e, pyprof_stack stack, const int64_t *values, 
 
 static void write_samples(encoder *e) {
     pyprof_wire labels = {0};
-    write_labels(e, &labels);
+    if (e->sample_count > 0) {
+        write_labels(e, &labels);
+    }
     e->out->failed = e->out->failed || labels.failed;
     for (uint32_t i = 0; i < e->sample_count; i++) {
         write_sample(e, pyprof_stack_table_stack(e->tables.stacks, e->samples[i]),

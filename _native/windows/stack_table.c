@@ -163,9 +163,8 @@ static void remember_frame(pyprof_stack_table *table, pyprof_budget *budget, con
     }
 }
 
-/* The location of a frame; UNKNOWN where there is none yet and `insert` is false, or no room. */
-static uint32_t resolve_frame(pyprof_stack_table *table, pyprof_budget *budget, const pyprof_frame *frame,
-                              bool insert) {
+/* The location of a frame; UNKNOWN where there is none yet. */
+static uint32_t find_frame(pyprof_stack_table *table, pyprof_budget *budget, const pyprof_frame *frame) {
     if (table->frames_size > 0) {
         const pyprof_frame_slot *slot = frame_slot(table, frame->symbol, frame->lasti);
         if (slot->symbol != NULL) {
@@ -174,16 +173,29 @@ static uint32_t resolve_frame(pyprof_stack_table *table, pyprof_budget *budget, 
     }
     uint32_t symbol = find_symbol(table, frame->symbol);
     if (symbol == UNKNOWN) {
-        symbol = insert ? insert_symbol(table, budget, frame->symbol) : UNKNOWN;
+        return UNKNOWN;
+    }
+    uint32_t location = find_location(table, symbol, pyprof_symbol_line(frame->symbol, frame->lasti));
+    if (location != UNKNOWN) {
+        remember_frame(table, budget, frame, location);
+    }
+    return location;
+}
+
+/* The location of a frame that has none yet; UNKNOWN where there is no room. */
+static uint32_t insert_frame(pyprof_stack_table *table, pyprof_budget *budget, const pyprof_frame *frame) {
+    uint32_t location = UNKNOWN, symbol = UNKNOWN;
+    if (!table->closed) {
+        symbol = find_symbol(table, frame->symbol);
         if (symbol == UNKNOWN) {
-            return UNKNOWN;
+            symbol = insert_symbol(table, budget, frame->symbol);
         }
     }
-    int32_t line = pyprof_symbol_line(frame->symbol, frame->lasti);
-    uint32_t location = find_location(table, symbol, line);
-    if (location == UNKNOWN && insert) {
+    if (symbol != UNKNOWN) {
+        int32_t line = pyprof_symbol_line(frame->symbol, frame->lasti);
         location = insert_location(table, budget, symbol, line);
     }
+    table->closed = location == UNKNOWN;
     if (location != UNKNOWN) {
         remember_frame(table, budget, frame, location);
     }
@@ -241,7 +253,7 @@ pyprof_stack_id pyprof_stack_table_intern(pyprof_stack_table *table, pyprof_budg
     }
     size_t known = 0;
     while (known < depth) {
-        locations[known] = resolve_frame(table, budget, &frames[known], false);
+        locations[known] = find_frame(table, budget, &frames[known]);
         if (locations[known] == UNKNOWN) {
             break;
         }
@@ -258,7 +270,10 @@ pyprof_stack_id pyprof_stack_table_intern(pyprof_stack_table *table, pyprof_budg
         return PYPROF_OVERFLOW_STACK;
     }
     for (; known < depth; known++) {
-        locations[known] = resolve_frame(table, budget, &frames[known], true);
+        locations[known] = find_frame(table, budget, &frames[known]);
+        if (locations[known] == UNKNOWN) {
+            locations[known] = insert_frame(table, budget, &frames[known]);
+        }
         if (locations[known] == UNKNOWN) {
             return PYPROF_OVERFLOW_STACK;
         }

@@ -44,6 +44,10 @@ struct pyprof_stack_table {
     pyprof_frame_slot *frames;
     uint32_t frames_size, frames_count, frames_shift;
 
+    /* No room for a symbol or location was left once: from then on only stacks of known locations are
+     * taken. Else stacks that are refused for one frame would pile up the symbols of their others. */
+    bool closed;
+
     uint32_t *scratch; /* the stack that is being looked up */
     size_t scratch_size;
 };

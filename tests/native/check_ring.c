@@ -146,7 +146,7 @@ static void check_two_threads(void) {
     printf("%llu arrived, %llu dropped\n", (unsigned long long)arrived, (unsigned long long)told);
 }
 
-static volatile int stop;
+static _Atomic int stop;
 
 static void *push_and_take(void *unused) {
     while (!stop) {

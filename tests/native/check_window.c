@@ -108,7 +108,9 @@ static void check_known_stack_when_full(void) {
         last = pyprof_window_intern(window, (pyprof_frame[]){{symbols[2], line}}, 1, false);
     }
     CHECK(pyprof_window_intern(window, known, 2, true) == stack);
-    CHECK(pyprof_window_intern(window, known, 2, false) == PYPROF_OVERFLOW_STACK);
+    CHECK(pyprof_window_intern(window, (pyprof_frame[]){{symbols[0], 99}, {symbols[3], 1}}, 2, true) ==
+          PYPROF_OVERFLOW_STACK);
+    CHECK(symbols[3]->refs == 1);
     pyprof_window_free(window);
     release_symbols();
 }

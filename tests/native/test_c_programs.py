@@ -1,0 +1,41 @@
+"""Windows and the ring, driven from C where Python cannot reach: see check_window.c and check_ring.c."""
+
+import shlex
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+NATIVE = HERE.parent.parent / "_native"
+NEEDS_PYTHON = {"window_type.c", "arguments.c"}
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="GNU ld's --wrap, futexes, fork")
+
+
+def compile_program(name: str, target: Path, require: Any, run_process: Callable[..., Any], *options: str) -> Path:
+    compiler = shlex.split(sysconfig.get_config_var("CC") or "cc")
+    compiler[0] = require.tool(compiler[0], "cc", "gcc", "clang")
+    sources = [path for path in sorted((NATIVE / "windows").glob("*.c")) if path.name not in NEEDS_PYTHON]
+    sources += [HERE / name, NATIVE / "symbols" / "symbol.c", NATIVE / "cpython" / "linetable.c"]
+    program = target / name.removesuffix(".c")
+    flags = ["-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", f"-I{NATIVE}", f"-I{HERE}", *options]
+    result = run_process([*compiler, *flags, "-o", program, *sources], timeout=120)
+    assert result.returncode == 0, result.stderr
+    return program
+
+
+def test_windows(tmp_path: Path, require: Any, run_process: Callable[..., Any]) -> None:
+    wrap = "-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=free"
+    program = compile_program("check_window.c", tmp_path, require, run_process, wrap)
+    result = run_process([program], timeout=120)
+    assert result.returncode == 0, result.stderr
+
+
+def test_ring(tmp_path: Path, require: Any, run_process: Callable[..., Any]) -> None:
+    program = compile_program("check_ring.c", tmp_path, require, run_process)
+    result = run_process([program], timeout=120)
+    assert result.returncode == 0, result.stderr
