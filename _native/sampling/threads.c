@@ -14,8 +14,7 @@ enum { RUNNABLE_CHECKS_A_TICK = 2 };
 
 enum { PROOF_SPIN_NS = 50000, PROOF_NOISE_NS = 20000 };
 
-/* Does the clock of a busy thread go on within 50 µs? Some sandboxes count in whole milliseconds. */
-static bool clocks_are_fine_grained(void) {
+bool pyprof_clocks_are_fine_grained(void) {
     uint64_t tid = pyprof_own_tid();
     for (int attempt = 0; attempt < 3; attempt++) {
         int64_t before = pyprof_thread_cpu_ns(tid);
@@ -30,9 +29,9 @@ static bool clocks_are_fine_grained(void) {
     return false;
 }
 
-bool pyprof_threads_open(pyprof_threads *threads, PyInterpreterState *interp) {
+bool pyprof_threads_open(pyprof_threads *threads, PyInterpreterState *interp, bool trust_clocks) {
     memset(threads, 0, sizeof(*threads));
-    threads->trust_clocks = clocks_are_fine_grained();
+    threads->trust_clocks = trust_clocks;
     for (PyThreadState *tstate = PyInterpreterState_ThreadHead(interp); tstate != NULL;
          tstate = PyThreadState_Next(tstate)) {
         uint64_t tid = pyprof_native_thread_id(tstate);

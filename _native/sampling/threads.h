@@ -49,8 +49,12 @@ typedef struct {
     bool trust_clocks; /* a clock that stands still proves that its thread did not run */
 } pyprof_threads;
 
-/* Starts with the threads that exist now, so that no CPU time of before is charged. Attached. */
-bool pyprof_threads_open(pyprof_threads *threads, PyInterpreterState *interp);
+/* Does the clock of a busy thread go on within 50 µs? Some sandboxes count in whole milliseconds. Takes that
+ * long. */
+bool pyprof_clocks_are_fine_grained(void);
+
+/* Starts with the threads that exist now, so that no CPU time of before is charged. World stopped. */
+bool pyprof_threads_open(pyprof_threads *threads, PyInterpreterState *interp, bool trust_clocks);
 void pyprof_threads_close(pyprof_threads *threads);
 
 /* At the beginning of a tick, before anything asks for the GIL: reads every clock and decides who is on a

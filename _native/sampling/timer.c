@@ -287,14 +287,19 @@ static void reset_child(void) {
 }
 
 static void release_everything(void) {
+    pyprof_stop_the_world(timer.interp); /* another thread could be reporting a death */
     pyprof_code_cache_close();
+    pyprof_start_the_world(timer.interp);
     pyprof_threads_close(&timer.threads);
     pyprof_snapshot_free(&timer.snapshot);
     if (timer.window != NULL) {
         pyprof_window_free(timer.window);
         timer.window = NULL;
     }
-    pyprof_symbol_release(timer.native_frame.symbol);
+    if (timer.native_frame.symbol != NULL) {
+        pyprof_symbol_release(timer.native_frame.symbol);
+        timer.native_frame.symbol = NULL;
+    }
 }
 
 int pyprof_timer_start(const pyprof_timer_options *options) {
@@ -319,19 +324,17 @@ int pyprof_timer_start(const pyprof_timer_options *options) {
         PyErr_SetString(PyExc_RuntimeError, "the interpreter does not tell when code objects are freed");
         return -1;
     }
-    if (!pyprof_threads_open(&timer.threads, timer.interp)) {
-        pyprof_code_cache_close();
-        PyErr_NoMemory();
-        return -1;
-    }
     timer.native_frame.symbol = pyprof_symbol_new("[native]", strlen("[native]"), "", 0, 0, NULL, 0);
-    if (timer.native_frame.symbol == NULL) {
-        pyprof_threads_close(&timer.threads);
-        pyprof_code_cache_close();
+    bool trust_clocks = pyprof_clocks_are_fine_grained();
+    pyprof_stop_the_world(timer.interp); /* thread states must stay while they are listed */
+    bool listed = pyprof_threads_open(&timer.threads, timer.interp, trust_clocks);
+    pyprof_start_the_world(timer.interp);
+    if (!listed || timer.native_frame.symbol == NULL) {
+        release_everything();
         PyErr_NoMemory();
         return -1;
     }
-    timer.stats.trusted_clocks = timer.threads.trust_clocks;
+    timer.stats.trusted_clocks = trust_clocks;
     pyprof_ring_set_capacity(options->ring_windows);
     timer.last_tick_ns = pyprof_monotonic_ns();
     begin_window(timer.last_tick_ns);

@@ -13,12 +13,16 @@ typedef struct {
     bool dead; /* atomic: set by the thread that frees the code object */
 } entry;
 
+/* Deaths between two snapshots that are removed one by one; after more, the whole table is looked through. */
+enum { MAX_NOTED_DEATHS = 64 };
+
 static struct {
     entry *entries;  /* open addressing, linear probing */
     size_t capacity; /* power of two, or 0 */
     size_t used;
-    size_t bytes;  /* atomic */
-    bool any_dead; /* atomic */
+    size_t bytes;       /* atomic */
+    size_t death_count; /* atomic: since the last snapshot */
+    const PyCodeObject *deaths[MAX_NOTED_DEATHS];
 } cache;
 
 static size_t slot_of(const PyCodeObject *code, size_t capacity) {
@@ -38,8 +42,7 @@ static void count_bytes(size_t added, size_t removed) {
     __atomic_add_fetch(&cache.bytes, added - removed, __ATOMIC_RELAXED);
 }
 
-/* A table of `capacity` entries with what lives of the old one. False without memory: nothing changed then.
- */
+/* A table of `capacity` entries with what lives of the old one. False without memory: nothing has changed. */
 static bool rebuild(size_t capacity) {
     entry *entries = calloc(capacity, sizeof(entry));
     if (entries == NULL) {
@@ -74,7 +77,31 @@ static void on_death(PyCodeObject *code) {
     entry *found = find(cache.entries, cache.capacity, code);
     if (found->code == code) {
         __atomic_store_n(&found->dead, true, __ATOMIC_RELEASE);
-        __atomic_store_n(&cache.any_dead, true, __ATOMIC_RELEASE);
+        size_t place = __atomic_fetch_add(&cache.death_count, 1, __ATOMIC_ACQ_REL);
+        if (place < MAX_NOTED_DEATHS) {
+            cache.deaths[place] = code;
+        }
+    }
+}
+
+/* Empties a slot and moves up what had to probe past it (Knuth, The Art of Computer Programming, 6.4,
+ * algorithm R). */
+static void empty_slot(size_t slot) {
+    const size_t mask = cache.capacity - 1;
+    size_t next = slot;
+    cache.used--;
+    for (;;) {
+        cache.entries[slot] = (entry){NULL, NULL, false};
+        size_t home;
+        do {
+            next = (next + 1) & mask;
+            if (cache.entries[next].code == NULL) {
+                return;
+            }
+            home = slot_of(cache.entries[next].code, cache.capacity);
+        } while (((next - home) & mask) < ((next - slot) & mask));
+        cache.entries[slot] = cache.entries[next];
+        slot = next;
     }
 }
 
@@ -92,12 +119,22 @@ void pyprof_code_cache_close(void) {
 }
 
 void pyprof_code_cache_begin_snapshot(void) {
-    if (__atomic_exchange_n(&cache.any_dead, false, __ATOMIC_ACQ_REL)) {
+    size_t deaths = __atomic_load_n(&cache.death_count, __ATOMIC_ACQUIRE);
+    if (deaths > MAX_NOTED_DEATHS) {
         if (!rebuild(cache.capacity)) {
-            __atomic_store_n(&cache.any_dead, true,
-                             __ATOMIC_RELEASE); /* a marked entry is not used meanwhile */
+            return; /* marked entries are not used, and the next snapshot tries again */
+        }
+    } else {
+        for (size_t i = 0; i < deaths; i++) {
+            entry *found = find(cache.entries, cache.capacity, cache.deaths[i]);
+            if (found->code != NULL && found->dead) {
+                count_bytes(0, found->symbol->bytes);
+                pyprof_symbol_release(found->symbol);
+                empty_slot((size_t)(found - cache.entries));
+            }
         }
     }
+    __atomic_store_n(&cache.death_count, 0, __ATOMIC_RELEASE);
 }
 
 size_t pyprof_code_cache_bytes(void) { return __atomic_load_n(&cache.bytes, __ATOMIC_RELAXED); }
