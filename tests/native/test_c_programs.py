@@ -16,13 +16,26 @@ NEEDS_PYTHON = {"window_type.c", "arguments.c"}
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="GNU ld's --wrap, futexes, fork")
 
 
-def compile_program(name: str, target: Path, require: Any, run_process: Callable[..., Any], *options: str) -> Path:
+def compile_program(
+    name: str, target: Path, require: Any, run_process: Callable[..., Any], *options: str
+) -> Path:
     compiler = shlex.split(sysconfig.get_config_var("CC") or "cc")
     compiler[0] = require.tool(compiler[0], "cc", "gcc", "clang")
     sources = [path for path in sorted((NATIVE / "windows").glob("*.c")) if path.name not in NEEDS_PYTHON]
     sources += [HERE / name, NATIVE / "symbols" / "symbol.c", NATIVE / "cpython" / "linetable.c"]
     program = target / name.removesuffix(".c")
-    flags = ["-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", f"-I{NATIVE}", f"-I{HERE}", *options]
+    flags = [
+        "-std=c11",
+        "-O1",
+        "-g",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-pthread",
+        f"-I{NATIVE}",
+        f"-I{HERE}",
+        *options,
+    ]
     result = run_process([*compiler, *flags, "-o", program, *sources], timeout=120)
     assert result.returncode == 0, result.stderr
     return program

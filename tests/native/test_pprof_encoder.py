@@ -1,4 +1,4 @@
-"""What `Window.encode` writes, against a plain model of what it should, read by protobuf and by go tool pprof."""
+"""What `Window.encode` writes, against a plain model; read by protobuf and by go tool pprof."""
 
 import re
 from collections import Counter
@@ -113,7 +113,10 @@ def expected_samples(
     """The straightforward way: name the frames, add up, leave out what is zero."""
     in_window: dict[tuple[tuple[Frame, ...], bool], list[int]] = {}
     for addition in additions:
-        key = (tuple((escaped(q), escaped(f), start, line) for q, f, start, line in addition.stack), addition.truncated)
+        key = (
+            tuple((escaped(q), escaped(f), start, line) for q, f, start, line in addition.stack),
+            addition.truncated,
+        )
         row = in_window.setdefault(key, [0] * 4)
         for i, value in enumerate(addition.values):
             row[i] = min(row[i] + value, INT64_MAX)
@@ -128,7 +131,9 @@ def expected_samples(
         selected = tuple(row[column] for column in columns)
         if any(selected):
             before = samples.get(tuple(shown), (0,) * len(columns))
-            samples[tuple(shown)] = tuple(min(a + b, INT64_MAX) for a, b in zip(before, selected, strict=True))
+            samples[tuple(shown)] = tuple(
+                min(a + b, INT64_MAX) for a, b in zip(before, selected, strict=True)
+            )
     return samples
 
 
@@ -153,7 +158,9 @@ def windows(draw: st.DrawFn) -> list[Addition]:
     pool = draw(functions)
     frame = st.builds(lambda function, line: (*function, line), st.sampled_from(pool), numbers)
     short = st.lists(frame, max_size=6)
-    deep = st.builds(lambda part, times: part * times, st.lists(frame, min_size=1, max_size=6), st.integers(1, 300))
+    deep = st.builds(
+        lambda part, times: part * times, st.lists(frame, min_size=1, max_size=6), st.integers(1, 300)
+    )
     addition = st.builds(
         Addition, (short | deep).map(tuple), st.tuples(values, values, values, values), st.booleans()
     )
@@ -166,7 +173,9 @@ def windows(draw: st.DrawFn) -> list[Addition]:
     columns=st.lists(st.sampled_from(COLUMN_NUMBERS), min_size=1, max_size=5),
     described=st.none() | st.lists(st.tuples(names, names), min_size=1, max_size=3),
     texts=st.tuples(names, names, names, names, names),
-    labels=st.dictionaries(any_text.map(escaped), st.tuples(st.integers(-(2**63), INT64_MAX), names), max_size=3),
+    labels=st.dictionaries(
+        any_text.map(escaped), st.tuples(st.integers(-(2**63), INT64_MAX), names), max_size=3
+    ),
     comments=st.lists(names, max_size=3),
     times=st.tuples(values, values, values),
 )
@@ -210,7 +219,11 @@ def test_message_means_what_the_model_says(
 
 
 def encode_samples(window: _native.Window, **keywords: Any) -> Decoded:
-    return decode(window.encode([("samples", "count", _native.SAMPLES)], period_type=("s", "count"), period=1, **keywords))
+    return decode(
+        window.encode(
+            [("samples", "count", _native.SAMPLES)], period_type=("s", "count"), period=1, **keywords
+        )
+    )
 
 
 def test_stacks_that_names_make_equal_are_one_sample() -> None:
@@ -233,10 +246,14 @@ def test_selected_values_decide_what_is_written() -> None:
     window = _native.Window()
     window.add([("idle", "idle.py", 1, 1)], samples=1, wall_ns=5)
     window.add([("busy", "busy.py", 1, 1)], samples=1, cpu_ns=7)
-    encoded = window.encode([("cpu", "nanoseconds", _native.CPU_NS)], period_type=("cpu", "nanoseconds"), period=1)
+    encoded = window.encode(
+        [("cpu", "nanoseconds", _native.CPU_NS)], period_type=("cpu", "nanoseconds"), period=1
+    )
     assert decode(encoded).samples == {(("busy", "busy.py", 1, 1),): (7,)}
     assert b"idle" not in encoded
-    nothing = window.encode([("c", "count", _native.CPU_SAMPLES)], period_type=("cpu", "nanoseconds"), period=1)
+    nothing = window.encode(
+        [("c", "count", _native.CPU_SAMPLES)], period_type=("cpu", "nanoseconds"), period=1
+    )
     assert decode(nothing).samples == {}
 
 
@@ -256,7 +273,9 @@ def test_overflow_and_truncated_are_visible_and_have_no_module() -> None:
 def test_labels_may_be_plain_numbers() -> None:
     window = _native.Window()
     window.add([("f", "x.py", 1, 1)], samples=1)
-    assert encode_samples(window, labels={"pid": 7, "rss": (9, "bytes")}).labels == {(("pid", 7, ""), ("rss", 9, "bytes"))}
+    assert encode_samples(window, labels={"pid": 7, "rss": (9, "bytes")}).labels == {
+        (("pid", 7, ""), ("rss", 9, "bytes"))
+    }
 
 
 GOOD: Mapping[str, Any] = {"sample_types": [("s", "count", 0)], "period_type": ("s", "count"), "period": 1}
@@ -295,9 +314,7 @@ GOOD: Mapping[str, Any] = {"sample_types": [("s", "count", 0)], "period_type": (
         ({"nonsense": 1}, TypeError, "nonsense"),
     ],
 )
-def test_wrong_arguments_are_named(
-    arguments: dict[str, Any], error: type[Exception], says: str
-) -> None:
+def test_wrong_arguments_are_named(arguments: dict[str, Any], error: type[Exception], says: str) -> None:
     window = _native.Window()
     window.add([("f", "x.py", 1, 1)], samples=1)
     with pytest.raises(error, match=re.escape(says)):
@@ -316,10 +333,20 @@ RAW_SAMPLE = re.compile(r"^ +(\d+) +(\d+): ([\d ]+)$")
 
 def test_go_tool_pprof_reads_it(tmp_path: Path, require: Any, run_process: Callable[..., Any]) -> None:
     go = require.tool("go")
-    names = ["<module>", "C.<lambda>", "f.<locals>.<listcomp>", "größe", "operator()", "a b\tc", "{weird}::<T>"]
+    names = [
+        "<module>",
+        "C.<lambda>",
+        "f.<locals>.<listcomp>",
+        "größe",
+        "operator()",
+        "a b\tc",
+        "{weird}::<T>",
+    ]
     window = _native.Window(start_ns=1_700_000_000_000_000_000, duration_ns=10_000_000_000)
     for i, name in enumerate(names):
-        window.add([(name, "/app/m.py", i, i + 1), ("main", "/app/m.py", 1, 2)], samples=i + 1, cpu_ns=1000 * (i + 1))
+        window.add(
+            [(name, "/app/m.py", i, i + 1), ("main", "/app/m.py", 1, 2)], samples=i + 1, cpu_ns=1000 * (i + 1)
+        )
     path = tmp_path / "profile.pb"
     path.write_bytes(
         window.encode(

@@ -69,7 +69,11 @@ def test_the_cap_holds_and_no_value_is_lost() -> None:
     window = _native.Window(cap)
     for number in range(20_000):
         # Every stack brings a function of its own too: symbols count like everything else.
-        window.add([(f"f{number}", f"{number % 7}.py", 1, 1), ("main", "main.py", 1, number)], samples=1, cpu_ns=number)
+        window.add(
+            [(f"f{number}", f"{number % 7}.py", 1, 1), ("main", "main.py", 1, number)],
+            samples=1,
+            cpu_ns=number,
+        )
         assert window.bytes <= cap
     kept = window.stacks
     assert 500 < kept < 20_000
@@ -203,7 +207,8 @@ done = threading.Event()
 def write(number):
     barrier.wait()
     for i in range(ROUNDS):
-        window.add([(f"f{number}_{i % 50}", f"{i % 9}.py", 1, i), ("main", "m.py", 1, i)], samples=1, cpu_ns=2)
+        stack = [(f"f{number}_{i % 50}", f"{i % 9}.py", 1, i), ("main", "m.py", 1, i)]
+        window.add(stack, samples=1, cpu_ns=2)
 
 def read():
     barrier.wait()
@@ -214,7 +219,8 @@ def read():
         assert total >= last
         last = total
         try:
-            window.encode([("s", "count", 0)], period_type=("", ""), period=1, files=[(f, "m") for f in window.files])
+            files = [(file, "m") for file in window.files]
+            window.encode([("s", "count", 0)], period_type=("", ""), period=1, files=files)
         except ValueError:
             pass  # a file came in between
         window.stacks, window.bytes, window.counters, window.start_ns
@@ -333,7 +339,9 @@ def test_every_interpreter_has_its_own_type(run_python: RunPython) -> None:
     assert result.stdout == "done\n"
 
 
-@pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="only free-threaded builds can keep it off")
+@pytest.mark.skipif(
+    not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="only free-threaded builds can keep it off"
+)
 def test_the_gil_stays_off(run_python: RunPython) -> None:
     code = "import sys; from pyprof import _native; _native.Window().add([]); print(sys._is_gil_enabled())"
     assert run_python(code, check=True, env={"PYTHON_GIL": None}).stdout == "False\n"
