@@ -3,7 +3,7 @@
 It is an operating system thread of `_native`, which `threading`, gevent and a fork in progress know nothing
 of, and everything that it waits for ends on demand: `take` by `wake`, an upload by `Delivery.cut`. Whoever
 asks for something (flush, stop, pause) waits on events of `_native`, within a bound, and wakes it again
-while waiting, because a wake may be used up by another `take`.
+while waiting: a wake may be used up by another `take`, a cut may come an instant before the call it is meant for.
 """
 
 import _thread
@@ -126,8 +126,7 @@ class Exporter:
             run.pausing = True
         if not self._wait(run.finished, give_up_at, run):
             run.pausing = True
-            self._delivery.cut()
-            self._wait(run.finished, max(end, time.monotonic() + ENDING), run)
+            self._wait(run.finished, max(end, time.monotonic() + ENDING), run, cut=True)
         if not (run.finished.is_set() and thread.join(ENDING)):
             return False  # in a look-up of the host's name, which nothing can end
         if timeout > 0:
@@ -148,8 +147,7 @@ class Exporter:
         run.pausing = True
         run.nap.set()
         if not self._wait(run.finished, time.monotonic() + min(GRACE, timeout), run):
-            self._delivery.cut()
-            self._wait(run.finished, end, run)
+            self._wait(run.finished, end, run, cut=True)
         return run.finished.is_set() and thread.join(max(ENDING, end - time.monotonic()))
 
     def after_fork_child(self) -> None:
@@ -158,11 +156,13 @@ class Exporter:
         self._flushes = []
         self._delivery.after_fork_child()
 
-    def _wait(self, event: _native.Event, until: float, run: _Run) -> bool:
+    def _wait(self, event: _native.Event, until: float, run: _Run, cut: bool = False) -> bool:
         while not event.is_set():
             left = until - time.monotonic()
             if left <= 0:
                 return False
+            if cut:
+                self._delivery.cut()
             self._wake()
             event.wait(min(left, NUDGE))
             if run.finished.is_set():

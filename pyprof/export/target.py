@@ -45,7 +45,10 @@ class Target(Protocol):
         ...
 
     def cut(self) -> None:
-        """From any thread: end a `send` under way, and refuse further ones, until `resume`."""
+        """From any thread: end a `send` under way, and refuse further ones, until `resume`.
+
+        Asked again where it does not end: a connection that begins at this very moment is missed.
+        """
         ...
 
     def resume(self) -> None:

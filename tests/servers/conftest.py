@@ -41,7 +41,11 @@ def peer_binary(require: Any) -> Path:
         binary.parent.mkdir(parents=True, exist_ok=True)
         unfinished = binary.with_name(f"{binary.name}.{os.getpid()}")
         done = subprocess.run(
-            [go, "build", "-o", unfinished, "."], cwd=PEER_SOURCES, capture_output=True, text=True, timeout=600
+            [go, "build", "-o", unfinished, "."],
+            cwd=PEER_SOURCES,
+            capture_output=True,
+            text=True,
+            timeout=600,
         )
         require.that(done.returncode == 0, f"the contract peer cannot be built: {done.stderr.strip()[-500:]}")
         unfinished.rename(binary)
@@ -250,7 +254,9 @@ class FaultyServer:
             data += piece
         head, _, body = data.partition(b"\r\n\r\n")
         length = next(
-            int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
+            int(line.split(b":")[1])
+            for line in head.split(b"\r\n")
+            if line.lower().startswith(b"content-length")
         )
         while len(body) < length:
             body += connection.recv(65536)

@@ -160,8 +160,16 @@ def test_headers_and_base_path(peer, config, make_series, faulty_server):
     ("broken", "status", "retriable"),
     [
         (lambda s: Series(s.name, s.labels, b"not a profile", 0, 0), "HTTP 500 unknown", False),
-        (lambda s: Series("", s.labels, s.pprof, 0, 0), "HTTP 400 invalid_argument: invalid metric name", False),
-        (lambda s: Series(s.name, s.labels | {f"l{i}": "x" for i in range(30)}, s.pprof, 0, 0), "HTTP 400", False),
+        (
+            lambda s: Series("", s.labels, s.pprof, 0, 0),
+            "HTTP 400 invalid_argument: invalid metric name",
+            False,
+        ),
+        (
+            lambda s: Series(s.name, s.labels | {f"l{i}": "x" for i in range(30)}, s.pprof, 0, 0),
+            "HTTP 400",
+            False,
+        ),
         (lambda s: Series(s.name, s.labels, s.pprof + b"\x3a\x00" * 3_000_000, 0, 0), "HTTP 400", False),
     ],
     ids=["unparseable", "no name", "40 labels", "too large"],

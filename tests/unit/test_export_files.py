@@ -1,0 +1,234 @@
+"""Profiles as files: names, wholeness, merging, and what a full or closed disk is called."""
+
+import errno
+import gzip
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from pyprof import _native, pprof
+from pyprof.export import files
+from pyprof.export.files import DirectoryTarget, FileTarget, file_name, is_file
+from pyprof.export.series import COMBINED, Series
+
+START = 1_700_000_000_123_456_789
+
+
+def series(cpu_ns: int = 10_000_000, start_ns: int = START) -> Series:
+    window = _native.Window()
+    window.add([("work", "/srv/app.py", 1, 2)], samples=1, cpu_ns=cpu_ns, wall_ns=cpu_ns)
+    data = window.encode(
+        [("samples", "count", _native.SAMPLES), ("cpu", "nanoseconds", _native.CPU_NS)],
+        period_type=("cpu", "nanoseconds"),
+        period=10_000_000,
+    )
+    return Series(COMBINED, {"service_name": "shop"}, data, start_ns, 10_000_000_000)
+
+
+def soon() -> float:
+    return time.monotonic() + 30
+
+
+def total(path: Path) -> int:
+    return pprof.read(path).total("cpu")
+
+
+def test_names_are_safe_and_sort_by_time():
+    assert file_name("shop", 7, START) == "shop-7-20231114T221320.123Z.pb.gz"
+    assert file_name("../a b/ü", 7, START).startswith("_a_b__-7-")
+    assert file_name("..", 7, START).startswith("python-7-")
+    assert file_name("-rf", 7, START).startswith("rf-7-")
+    assert len(file_name("x" * 5000, 7, START)) < 150
+    assert file_name("s", 7, START) < file_name("s", 7, START + 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ("x.pb.gz", True),
+        ("x.pprof", True),
+        ("x.pb", True),
+        ("profiles", False),
+        ("profiles/", False),
+        ("a.b/c", False),
+    ],
+)
+def test_file_or_directory_by_name(output, expected):
+    assert is_file(output) is expected
+
+
+def test_an_existing_directory_is_one_whatever_its_name(tmp_path):
+    (tmp_path / "x.pb.gz").mkdir()
+    assert not is_file(str(tmp_path / "x.pb.gz"))
+
+
+def test_directory_gets_one_file_an_interval(tmp_path):
+    directory = tmp_path / "profiles"
+    target = DirectoryTarget(str(directory))
+    assert target.prepare().ok
+    assert directory.is_dir()
+    outcomes = [target.send([series(n)], soon()) for n in (1, 2)]
+    assert all(o.ok for o in outcomes)
+    assert len(list(directory.iterdir())) == 1, "same process, same millisecond: the later window is whole"
+    assert target.send([series(3, START + 10**9)], soon()).ok
+    written = sorted(directory.iterdir())
+    assert [p.name for p in written] == [
+        f"shop-{os.getpid()}-20231114T221320.123Z.pb.gz",
+        f"shop-{os.getpid()}-20231114T221321.123Z.pb.gz",
+    ]
+    assert [total(p) for p in written] == [2, 3]
+    assert outcomes[1].bytes == written[0].stat().st_size
+
+
+def test_a_directory_that_went_away_comes_back(tmp_path):
+    target = DirectoryTarget(str(tmp_path / "profiles"))
+    target.prepare()
+    (tmp_path / "profiles").rmdir()
+    assert target.send([series()], soon()).ok
+
+
+def test_a_relative_output_stays_where_it_was(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    directory, file = DirectoryTarget("profiles"), FileTarget("x.pb.gz")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert directory.send([series()], soon()).ok
+    assert file.send([series()], soon()).ok
+    assert (tmp_path / "x.pb.gz").exists()
+    assert len(list((tmp_path / "profiles").iterdir())) == 1
+
+
+@pytest.mark.parametrize("suffix", [".pb.gz", ".pprof", ".pb"])
+def test_one_file_holds_all_windows(tmp_path, suffix):
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(b"an older run's")
+    target = FileTarget(str(path))
+    assert target.prepare().ok
+    for n in (1, 2, 4):
+        assert target.send([series(n, START + n)], soon()).ok
+    assert total(path) == 7
+    assert path.read_bytes().startswith(b"\x1f\x8b") is (suffix != ".pb")
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_forked_child_writes_beside_its_parent_s_file(tmp_path):
+    target = FileTarget(str(tmp_path / "x.pb.gz"))
+    assert target.send([series(1)], soon()).ok
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            target.after_fork_child()
+            code = 0 if all(target.send([series(n)], soon()).ok for n in (2, 4)) else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert target.send([series(8)], soon()).ok
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["x.pb.gz", f"x.{child}.pb.gz"])
+    assert (total(tmp_path / "x.pb.gz"), total(tmp_path / f"x.{child}.pb.gz")) == (9, 6)
+
+
+@pytest.mark.parametrize("make", [DirectoryTarget, FileTarget])
+def test_missing_parent_is_one_clear_refusal(tmp_path, make):
+    for output in (tmp_path / "missing" / "x.pb.gz", tmp_path / "missing" / "x"):
+        if is_file(str(output)) is (make is FileTarget):
+            target = make(str(output))
+            for outcome in (target.prepare(), target.send([series()], soon())):
+                assert not outcome.ok
+                assert outcome.reason == "option output: the directory does not exist"
+
+
+def test_a_file_in_the_way(tmp_path):
+    (tmp_path / "profiles").write_text("")
+    target = DirectoryTarget(str(tmp_path / "profiles"))
+    for outcome in (target.prepare(), target.send([series()], soon())):
+        assert "is not a directory" in outcome.reason
+    below = FileTarget(str(tmp_path / "profiles" / "x.pb.gz"))
+    assert not below.prepare().ok
+    assert "is not a directory" in below.send([series()], soon()).reason
+
+
+READ_ONLY = """
+import os, sys, time
+from pyprof.export.files import DirectoryTarget, FileTarget
+from pyprof.export.series import Series
+series = Series("profile", {}, b"", 1, 1)
+assert DirectoryTarget(sys.argv[2]).send([series], time.monotonic() + 30).ok  # loads what another user may not
+if os.getuid() == 0:
+    os.setuid(65534)
+closed = sys.argv[1]
+for target in (DirectoryTarget(closed), DirectoryTarget(closed + "/new"), FileTarget(closed + "/x.pb.gz")):
+    for outcome in (target.prepare(), target.send([series], time.monotonic() + 30)):
+        print(outcome.ok, outcome.reason)
+"""
+
+
+def test_a_read_only_directory_is_one_clear_refusal(run_python):
+    with tempfile.TemporaryDirectory() as place:  # pytest's own are closed to the user that root becomes
+        Path(place).chmod(0o755)
+        closed = Path(place, "closed")
+        closed.mkdir(mode=0o555)
+        root = str(Path(files.__file__).parents[2])
+        done = run_python(
+            READ_ONLY, str(closed), str(Path(place, "open")), env={"PYTHONPATH": root}, check=True
+        )
+    assert done.stdout.splitlines() == ["False option output: it is not writable (permission denied)"] * 6
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_disk_full_leaves_no_half_file_and_nothing_is_lost(tmp_path, monkeypatch):
+    """The temporary file's device is full: the same error that a write gets on a full disk."""
+    path = tmp_path / "x.pb.gz"
+    target = FileTarget(str(path))
+    assert target.send([series(1)], soon()).ok
+    whole = path.read_bytes()
+    directory = DirectoryTarget(str(tmp_path / "profiles"))
+    assert directory.prepare().ok
+    import builtins
+
+    real_open = builtins.open
+
+    def on_full_disk(name, mode="r", *arguments, **keywords):
+        if "x" in mode:
+            real_open(name, mode).close()
+            return real_open("/dev/full", "wb")
+        return real_open(name, mode, *arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(builtins, "open", on_full_disk)
+        for one in (target, directory):
+            outcome = one.send([series(2)], soon())
+            assert (outcome.ok, outcome.retriable) == (False, True)
+            assert outcome.reason == "option output: no space is left on the device"
+    assert path.read_bytes() == whole
+    assert list((tmp_path / "profiles").iterdir()) == []
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["profiles", "x.pb.gz"]
+    assert target.send([series(4)], soon()).ok
+    assert total(path) == 5, "the window that was refused was counted as lost, not merged"
+
+
+def test_cut_writes_nothing(tmp_path):
+    target = FileTarget(str(tmp_path / "x.pb.gz"))
+    target.cut()
+    assert target.send([series()], soon()).cut
+    assert list(tmp_path.iterdir()) == []
+    target.resume()
+    assert target.send([series()], soon()).ok
+
+
+def test_errno_names():
+    for number in (errno.EROFS, errno.ENAMETOOLONG, errno.EIO):
+        outcome = files._failure(OSError(number, os.strerror(number)))
+        assert outcome.reason.startswith("option output: ")
+        assert outcome.reason.isprintable()
+
+
+def test_written_gzip_is_plain_gzip(tmp_path):
+    target = DirectoryTarget(str(tmp_path))
+    one = series()
+    assert target.send([one], soon()).ok
+    [path] = tmp_path.iterdir()
+    assert gzip.decompress(path.read_bytes()) == one.pprof
