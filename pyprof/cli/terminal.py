@@ -64,7 +64,8 @@ class Progress:
             return
         try:
             while True:
-                self._show(f"pyprof: {self._doing} {self._state(time.monotonic() - started)}")
+                # What moves comes first: a long file name may not fit.
+                self._show(f"pyprof: {self._state(time.monotonic() - started)} {self._doing}")
                 if self._done.wait(_INTERVAL):
                     break
             self._show("")
@@ -78,14 +79,14 @@ class Progress:
         if share is None:
             return f"({seconds:.0f} s)"
         filled = round(share * _BAR)
-        return f"[{'#' * filled}{'.' * (_BAR - filled)}] {share:4.0%}"
+        return f"{share:4.0%} [{'#' * filled}{'.' * (_BAR - filled)}]"
 
     def _show(self, text: str) -> None:
         try:
             columns = os.get_terminal_size(sys.stderr.fileno()).columns
         except OSError:
-            columns = 80
-        text = text[: max(columns - 1, 1)]
+            columns = 0
+        text = text[: (columns or 80) - 1]  # some terminals do not tell, and say 0
         sys.stderr.write("\r" + text.ljust(self._drawn))
         sys.stderr.flush()
         self._drawn = len(text)

@@ -17,6 +17,7 @@ MAX_MODEL_BYTES = 256 << 20
 """Memory that the objects of one profile may take, by the estimates below."""
 
 MAX_SAMPLE_TYPES = 1000
+MAX_COMMENTS = 100_000
 
 # Sizes of the objects on 64-bit CPython, rounded up.
 _SAMPLE_BYTES = 200
@@ -104,7 +105,8 @@ class _Decoder:
     def _comments(self) -> list[str]:
         comments: list[str] = []
         for message in self._pieces(13):
-            self._spend(len(message.comment) * _REFERENCE_BYTES)
+            if len(comments) + len(message.comment) > MAX_COMMENTS:
+                raise TooLarge(f"more than {MAX_COMMENTS:,} comments")
             comments += map(self._string, message.comment)
         return comments
 

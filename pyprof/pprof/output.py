@@ -19,13 +19,16 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Symbolic links are followed. What is no ordinary file (a pipe, `/dev/stdout`) is written to
     directly. Raises OSError, which names `path`.
     """
-    target = Path(os.path.realpath(path))
     try:
-        existing = target.stat() if target.exists() else None
+        try:
+            existing = Path(path).stat()
+        except FileNotFoundError:
+            existing = None
         if existing and not stat.S_ISREG(existing.st_mode):
-            with open(target, "wb") as file:
+            with open(path, "wb") as file:
                 yield file
             return
+        target = Path(os.path.realpath(path))
         temporary = target.with_name(f".{target.name[:100]}.{os.urandom(4).hex()}.tmp")
         try:
             with open(temporary, "xb") as file:

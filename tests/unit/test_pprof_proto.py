@@ -1,0 +1,74 @@
+"""Messages of our own: nothing else in the process is touched by them, nor touches them."""
+
+import json
+from collections.abc import Callable
+from subprocess import CompletedProcess
+
+from pyprof.pprof import proto
+
+RunPython = Callable[..., CompletedProcess[str]]
+
+
+def test_another_profile_proto_in_the_process_does_no_harm(run_python: RunPython) -> None:
+    """Both in the default pool: theirs under our file's name and our messages' names, but different."""
+    code = """
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+def theirs(package, file_name):
+    file = descriptor_pb2.FileDescriptorProto(name=file_name, package=package, syntax="proto3")
+    message = file.message_type.add(name="Profile")
+    message.field.add(name="sample", number=2, type=9, label=1)
+    descriptor_pool.Default().AddSerializedFile(file.SerializeToString())
+    return message_factory.GetMessageClass(
+        descriptor_pool.Default().FindMessageTypeByName(package + ".Profile"))
+
+before = theirs("pyprof.pprof", "pyprof.pprof.proto")
+from pyprof.pprof import Location, Profile, Sample, ValueType, read, write
+from pyprof.pprof.proto import profile_messages
+profile = Profile([ValueType("cpu", "nanoseconds")], [Sample((Location(address=1),), (5,))])
+assert read(write(profile)) == profile
+after = theirs("perftools.profiles", "profile.proto")
+assert read(write(profile)) == profile
+for message in (before(sample="x"), after(sample="x")):
+    assert message.SerializeToString() == b"\\x12\\x01x"
+assert profile_messages()["Profile"] is not before
+"""
+    run_python(code, check=True)
+
+
+def test_reading_the_model_loads_nothing_heavy(run_python: RunPython) -> None:
+    code = """
+import sys
+import pyprof.pprof
+from pyprof.pprof import Profile, Sample, ValueType, call_tree, folded, merge, top
+profile = merge([Profile([ValueType("cpu", "nanoseconds")], [Sample((), (5,))])])
+top(profile), folded(profile), call_tree(profile)
+import json
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+    loaded = set(json.loads(run_python(code, check=True).stdout))
+    assert loaded.isdisjoint({"google", "requests", "urllib3", "ssl", "socket", "asyncio"})
+
+
+def test_build_makes_any_messages() -> None:
+    """As the exporter needs them: a package of its own, messages in messages, maps to nothing global."""
+    definitions = {
+        "Request": (("series", 1, "*Series"), ("tenant", 2, "string")),
+        "Series": (("raw", 1, "bytes"), ("size", 2, "uint64"), ("final", 3, "bool"), ("delta", 4, "int64")),
+    }
+    first, second = proto.build("example", definitions), proto.build("example", definitions)
+    assert first["Request"] is not second["Request"]
+    request = first["Request"](tenant="ü")
+    request.series.add(raw=b"\xff", size=(1 << 64) - 1, final=True, delta=-1)
+    parsed = second["Request"].FromString(request.SerializeToString())
+    assert parsed.tenant == "ü"
+    assert (parsed.series[0].raw, parsed.series[0].size) == (b"\xff", (1 << 64) - 1)
+    assert (parsed.series[0].final, parsed.series[0].delta) == (True, -1)
+
+
+def test_implementation_is_named() -> None:
+    import google.protobuf
+
+    version, _, kind = proto.implementation().partition(" ")
+    assert version == google.protobuf.__version__
+    assert kind in ("(upb)", "(python)", "(cpp)")
