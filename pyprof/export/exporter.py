@@ -2,8 +2,8 @@
 
 It is an operating system thread of `_native`, which `threading`, gevent and a fork in progress know nothing
 of, and everything that it waits for ends on demand: `take` by `wake`, an upload by `Delivery.cut`. Whoever
-asks for something (flush, stop, pause) waits on events of `_native`, within a bound, and wakes it again
-while waiting: a wake may be used up by another `take`, a cut may come an instant before the call it is meant for.
+asks for something (flush, stop, pause) waits on events of `_native`, within a bound, and asks again while
+waiting: a wake may be used up by another `take`, a cut come an instant before the call that it is meant for.
 """
 
 import _thread
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 IDLE = 60.0  # seconds of a wait that only `wake` or a window ends
 NUDGE = 0.05  # seconds between two wakes by those who wait for the thread
 GRACE = 0.003  # seconds that an answer under way gets before a fork, so that it need not be asked for twice
-ENDING = 0.1  # seconds for the thread to end in once its upload was cut
+ENDING = 0.25  # seconds for the thread to end in once its upload was cut
 
 
 class _Run:
@@ -201,6 +201,7 @@ class Exporter:
         has_it_now = self._delivery.deliver(window, has_it, run.give_up_at)
         if has_it_now is not None:
             self._pending = (window, has_it_now)
+            run.nap.wait(0.005)  # a fork under way is over by then; an order to end comes through at once
         return True
 
     def _next(self, timeout: float) -> "tuple[_native.Window | None, frozenset[int]]":

@@ -9,7 +9,7 @@ from typing import Any
 
 from . import imports
 from .series import Series
-from .target import Outcome
+from .target import FORKING, Outcome
 
 GZIP_LEVEL = 6
 SUFFIXES = (".pb.gz", ".pprof", ".gz", ".pb")
@@ -50,7 +50,8 @@ class _FileTarget:
             if self._was_cut or time.monotonic() >= deadline:
                 return Outcome(False, "given up", retriable=True, cut=self._was_cut)
             try:
-                imports.load("files")
+                if not imports.load("files"):
+                    return FORKING
                 written += self._write(one)
             except OSError as error:
                 return _failure(error)

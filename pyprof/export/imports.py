@@ -21,12 +21,14 @@ exporter_thread = 0
 _lock = allocate_lock()
 _loaded: set[str] = set()
 
+_PROTOBUF = ("google.protobuf.descriptor_pb2", "google.protobuf.message", "google.protobuf.message_factory")
 _GROUPS = {
-    "files": ("pyprof.pprof", "google.protobuf.message_factory"),
+    "files": ("pyprof.pprof", *_PROTOBUF),
     "http": (
         "pyprof.export.http",
-        "google.protobuf.message_factory",
+        *_PROTOBUF,
         "encodings.idna",  # socket.getaddrinfo, for every name
+        "encodings.punycode",
         "email.utils",
         "netrc",  # requests, where no credentials are configured
         "ssl",
@@ -34,19 +36,27 @@ _GROUPS = {
 }
 
 
-def load(group: str) -> None:
-    """Import what a group of targets needs: `files` or `http`."""
+def load(group: str) -> bool:
+    """Import what a group of targets needs: `files` or `http`. False where a fork is under way: try again.
+
+    It does not wait for the fork, which may be waiting for this thread to end.
+    """
     if group in _loaded:
-        return
-    with _lock:
-        hub = "gevent" in sys.modules and "urllib3" not in sys.modules
+        return True
+    if not _lock.acquire(blocking=False):
+        return False
+    try:
         import importlib
 
+        hub = "gevent" in sys.modules and "urllib3" not in sys.modules
         for module in _GROUPS[group]:
             importlib.import_module(module)
         if hub:
             _drop_hub()
         _loaded.add(group)
+    finally:
+        _lock.release()
+    return True
 
 
 def _drop_hub() -> None:

@@ -8,7 +8,7 @@ from .. import _version
 from ..config import Config
 from . import imports
 from .series import Series
-from .target import Outcome
+from .target import FORKING, Outcome
 
 if TYPE_CHECKING:
     from .http import Answer, Client
@@ -56,7 +56,8 @@ class PyroscopeTarget:
         return Outcome(True)
 
     def send(self, series: Sequence[Series], deadline: float) -> Outcome:
-        imports.load("http")
+        if not imports.load("http"):
+            return FORKING
         from .http import TransportError
 
         if not series:

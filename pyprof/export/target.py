@@ -23,7 +23,10 @@ class Outcome:
     retry_after: float | None = None
     """Seconds that the server asks to wait."""
     cut: bool = False
-    """Ended by `Target.cut`."""
+    """Ended by `Target.cut`, or not begun because of a fork: nothing is lost, it is to be tried again."""
+
+
+FORKING = Outcome(False, "a fork is under way", retriable=True, cut=True)
 
 
 class Target(Protocol):

@@ -9,7 +9,6 @@ patched, private copies of `socket` and `ssl` are loaded from their sources; the
 """
 
 import _thread
-import socket
 import sys
 from collections.abc import Callable, Mapping
 from types import ModuleType
@@ -18,6 +17,8 @@ from typing import Any
 
 def is_patched() -> bool:
     """Whether something has replaced the socket class."""
+    import socket  # in here: the profiler's start does not load it
+
     return socket.socket.__module__ != "socket"
 
 
@@ -32,6 +33,8 @@ def allocate_lock() -> _thread.LockType:
 
 def socket_module() -> Any:
     """The socket module, or a copy with the original classes."""
+    import socket
+
     return _copy("socket", {}) if is_patched() else socket
 
 

@@ -1,4 +1,4 @@
-"""Servers to push to: the contract peer (built once, with Go), a real Pyroscope where there is one, and a faulty one."""
+"""Servers to push to: the contract peer (built with Go), a real Pyroscope if there is one, a faulty one."""
 
 import hashlib
 import json
@@ -113,7 +113,8 @@ def _pyroscope(directory: Path) -> Iterator[str]:
     http, grpc, raft, gossip = _free_ports(4)
     here = "127.0.0.1"
     flags = {
-        "architecture.storage": "v2", "storage.backend": "filesystem", "storage.filesystem.dir": directory / "shared",
+        "architecture.storage": "v2", "storage.backend": "filesystem",
+        "storage.filesystem.dir": directory / "shared",
         "metastore.data-dir": directory / "ms", "metastore.raft.dir": directory / "raft",
         "metastore.raft.snapshots-dir": directory / "raft", "metastore.raft.bind-address": f"{here}:{raft}",
         "self-profiling.disable-push": "true", "usage-stats.enabled": "false",

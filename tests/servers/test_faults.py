@@ -1,4 +1,4 @@
-"""Servers that are down, slow, or talk nonsense: uploads end in time, fail by their right name, and leak nothing.
+"""Servers that are down, slow, or talk nonsense: uploads end in time, fail by their name, and leak nothing.
 
 Bounds are an order of magnitude above what is expected, and far below what an unbounded wait would take.
 """
@@ -145,7 +145,7 @@ def test_an_upload_is_cut_at_once(faulty_server, config, make_series, behaviour)
     with ThreadPoolExecutor() as pool:
         upload = pool.submit(target.send, [series], time.monotonic() + 60)
         if sent is None:
-            while not target._client or target._client._adapter.wire._socket is None:  # noqa: SLF001
+            while not target._client or target._client._adapter.wire._socket is None:
                 time.sleep(0.01)
         else:
             assert sent.wait(30)
@@ -185,9 +185,14 @@ def test_reset_connection(faulty_server, config, make_series):
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"\x00\xff" * 500 + b"\n", b"SSH-2.0-OpenSSH_9\r\n", b"HTTP/1.1 abc\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000],
+    [
+        b"\x00\xff" * 500 + b"\n",
+        b"SSH-2.0-OpenSSH_9\r\n",
+        b"HTTP/1.1 abc\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000,
+    ],
     ids=["binary", "ssh", "no status", "long header"],
-)  # fmt: skip
+)
 def test_garbage(faulty_server, config, make_series, garbage):
     outcome = send(PyroscopeTarget(config(server_url=faulty_server(answering(garbage)).url)), [make_series()])
     assert not outcome.ok

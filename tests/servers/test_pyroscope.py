@@ -64,8 +64,12 @@ def test_series_and_labels_as_the_server_gets_them(peer, config, make_series):
     [push] = server.pushes()
     cpu, wall = push["series"]
     assert cpu["labels"] == {
-        "__name__": "process_cpu", "service_name": "shop", "role": "main", "region": "eu", "pyroscope_spy": "pyspy",
-    }  # fmt: skip
+        "__name__": "process_cpu",
+        "service_name": "shop",
+        "role": "main",
+        "region": "eu",
+        "pyroscope_spy": "pyspy",
+    }
     assert wall["labels"]["__name__"] == "wall"
     assert wall["labels"]["long"] == "é" * 1024
     assert "empty" not in wall["labels"]

@@ -155,8 +155,10 @@ READ_ONLY = """
 import os, sys, time
 from pyprof.export.files import DirectoryTarget, FileTarget
 from pyprof.export.series import Series
-series = Series("profile", {}, b"", 1, 1)
-assert DirectoryTarget(sys.argv[2]).send([series], time.monotonic() + 30).ok  # loads what another user may not
+series = Series("profile", {}, bytes.fromhex(sys.argv[3]), 1, 1)
+opened = sys.argv[2]
+for target in (DirectoryTarget(opened), FileTarget(opened + "/x.pb")):  # loads what another user may not
+    assert target.send([series], time.monotonic() + 30).ok
 if os.getuid() == 0:
     os.setuid(65534)
 closed = sys.argv[1]
@@ -172,9 +174,8 @@ def test_a_read_only_directory_is_one_clear_refusal(run_python):
         closed = Path(place, "closed")
         closed.mkdir(mode=0o555)
         root = str(Path(files.__file__).parents[2])
-        done = run_python(
-            READ_ONLY, str(closed), str(Path(place, "open")), env={"PYTHONPATH": root}, check=True
-        )
+        arguments = [str(closed), str(Path(place, "open")), series().pprof.hex()]
+        done = run_python(READ_ONLY, *arguments, env={"PYTHONPATH": root}, check=True)
     assert done.stdout.splitlines() == ["False option output: it is not writable (permission denied)"] * 6
 
 
