@@ -3,9 +3,8 @@
 Each check was seen to fail on a page broken on purpose; the comments name the change.
 """
 
-import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ import pytest
 
 from pyprof.pprof.flamegraph import render
 from pyprof.pprof.model import Function, Line, Location, Profile, Sample, ValueType
+
+from .flamegraph_page import Page
 
 pytestmark = pytest.mark.browser
 
@@ -26,7 +27,6 @@ FLAGS = (
     "--disable-sync",
     "--no-first-run",
 )
-WAIT = 20.0
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 TYPES = [ValueType("samples", "count"), ValueType("cpu", "nanoseconds"), ValueType("wall", "nanoseconds")]
 LIGHT_MATCH = (194, 24, 91)
@@ -60,115 +60,6 @@ def talk() -> Profile:
         duration_ns=3_800_000_000,
         comments=["pid 42", HOSTILE],
     )
-
-
-class Page:
-    """A driven browser window with what the tests ask of it."""
-
-    def __init__(self, driver: Any, folder: Path) -> None:
-        self.driver = driver
-        self.folder = folder
-        self.url = ""
-
-    def open(self, html: str) -> None:
-        file = self.folder / "flame.html"
-        file.write_text(html, encoding="ascii")
-        self.driver.get_log("performance")
-        self.driver.get_log("browser")
-        self.url = file.as_uri()
-        self.driver.get(self.url)
-        self.wait("page drawn", lambda: self.get("canvas").get_attribute("data-frames"))
-
-    def media(self, scheme: str) -> None:
-        features = [
-            {"name": "prefers-color-scheme", "value": scheme},
-            {"name": "prefers-reduced-motion", "value": "reduce"},
-        ]
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-
-    def size(self, width: int, height: int, *, mobile: bool = False) -> None:
-        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-
-    def get(self, element_id: str) -> Any:
-        return self.driver.find_element("id", element_id)
-
-    def js(self, code: str, *arguments: Any) -> Any:
-        return self.driver.execute_script(code, *arguments)
-
-    def wait(self, what: str, condition: Callable[[], Any]) -> None:
-        from selenium.common.exceptions import TimeoutException
-        from selenium.webdriver.support.ui import WebDriverWait
-
-        try:
-            WebDriverWait(self.driver, WAIT, poll_frequency=0.02).until(lambda _: condition())
-        except TimeoutException:
-            pytest.fail(f"not within {WAIT} s: {what}")
-
-    def keys(self, *names: str) -> None:
-        """Press keys (names of selenium's Keys, or characters) wherever the focus is."""
-        from selenium.webdriver.common.keys import Keys
-
-        self.driver.switch_to.active_element.send_keys(*(getattr(Keys, name, name) for name in names))
-
-    def pixel(self, x: float, depth: int, y: float = 0.9) -> tuple[int, int, int]:
-        """Colour at a share of the width in the row of a depth, at a share of its height."""
-        code = """
-            const [x, depth, y] = arguments, canvas = document.getElementById("canvas");
-            const graph = document.getElementById("graph"), ratio = canvas.width / canvas.clientWidth;
-            const row = parseFloat(getComputedStyle(graph).getPropertyValue("--row"));
-            const at = [x * canvas.width, ((depth + y) * row - graph.scrollTop) * ratio];
-            return [...canvas.getContext("2d").getImageData(Math.floor(at[0]), Math.floor(at[1]), 1, 1).data];
-        """
-        red, green, blue, alpha = self.js(code, x, depth, y)
-        return (red, green, blue) if alpha else (0, 0, 0)
-
-    def painted(self, x: float, depth: int) -> bool:
-        return self.pixel(x, depth, 0.5 if x > 0.5 else 0.85) != (0, 0, 0)
-
-    def pointer(self, x: float, depth: int, *, click: bool) -> None:
-        from selenium.webdriver.common.action_chains import ActionChains
-
-        canvas = self.get("canvas")
-        row = float(
-            self.js(
-                "return parseFloat(getComputedStyle(arguments[0]).getPropertyValue('--row'))",
-                self.get("graph"),
-            )
-        )
-        width, height = canvas.size["width"], canvas.size["height"]
-        chain = ActionChains(self.driver, duration=0).move_to_element_with_offset(
-            canvas, round(x * width - width / 2), round((depth + 0.5) * row - height / 2)
-        )
-        (chain.click() if click else chain).perform()
-
-    def selected(self) -> str:
-        return str(self.get("graph").get_attribute("data-selected"))
-
-    def zoomed(self) -> str:
-        return str(self.get("graph").get_attribute("data-zoomed"))
-
-    def found(self) -> str:
-        return str(self.get("found").text)
-
-    def search(self, term: str) -> str:
-        self.get("term").clear()
-        self.get("term").send_keys(term)
-        return self.found()
-
-    def requests(self) -> list[str]:
-        """Addresses that the browser asked for since `open`, whether or not it was let."""
-        events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
-        named = ("Network.requestWillBeSent", "Network.webSocketCreated")
-        return [
-            event["params"].get("url") or event["params"]["request"]["url"]
-            for event in events
-            if event["method"] in named
-        ]
-
-    def complaints(self) -> list[str]:
-        log = [entry["message"] for entry in self.driver.get_log("browser")]
-        return [message for message in log if "willReadFrequently" not in message]  # `pixel` reads the canvas
 
 
 @pytest.fixture(scope="module")
@@ -372,6 +263,14 @@ def test_table(page: Page) -> None:
     assert page.selected() == "__main__.prepare"
 
 
+def test_recursion_counts_once_in_the_table(page: Page) -> None:
+    samples = [sample("f > f > g > f", 30), sample("g", 10)]
+    page.open(render(Profile(TYPES, samples, default_sample_type="cpu")))
+    page.get("show-table").click()
+    rows = [row.text.split(" /srv")[0] for row in page.get("rows").find_elements("tag name", "tr")]
+    assert rows == ["300 ms 75.0 % 75.0 % 300 ms 75.0 % f", "100 ms 25.0 % 100.0 % 400 ms 100.0 % g"]
+
+
 def test_dark_and_light(page: Page) -> None:
     # Failed with the palette fixed to light, and with the body's colour not from a variable.
     def look() -> tuple[str, tuple[int, int, int]]:
@@ -394,7 +293,7 @@ def test_dark_and_light(page: Page) -> None:
 
 
 def test_a_hostile_name_is_text(page: Page) -> None:
-    # Failed with `<` not escaped in the data (no page at all), and with innerHTML in place of textContent.
+    # Failed with `<` and `>` not escaped in the data, and with innerHTML in place of textContent.
     from selenium.common.exceptions import NoAlertPresentException
 
     page.js("document.querySelector('#types input[value=\"2\"]').closest('label').click()")
@@ -416,7 +315,7 @@ def test_a_hostile_name_is_text(page: Page) -> None:
 
 
 def test_no_request_but_the_page_itself(page: Page) -> None:
-    # Failed with an <img> of another origin, and with a style sheet's @import, put into the template.
+    # Failed with an <img> of another origin put into the template, though the policy refused it.
     page.pointer(0.3, 3, click=True)
     page.search("prepare")
     page.get("theme").click()
@@ -537,12 +436,19 @@ def test_narrow_windows(page: Page, width: int) -> None:
 
 
 def test_screen_readers_hear_the_frame(page: Page) -> None:
-    page.keys("ARROW_DOWN", "ARROW_DOWN", "ARROW_DOWN")
+    heard = []
+    for _ in range(3):
+        page.keys("ARROW_DOWN")
+        heard.append(
+            page.js("return document.querySelector('#graph').ariaActiveDescendantElement.textContent")
+        )
+    assert [text.split(",")[0] for text in heard] == ["__main__.<module>", "__main__.main", "__main__.doALot"]
     tree = page.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
     named = {(n["role"]["value"], n.get("name", {}).get("value", "")) for n in tree if not n["ignored"]}
     assert ("tree", "Flame graph of cpu") in named
     assert ("treeitem", "__main__.doALot, 65.8 % of cpu, flat 52.6 %") in named
     assert ("radio", "cpu") in named
+    assert {("button", "Dark theme"), ("button", "Keys and help"), ("button", "Regular expression")} <= named
     assert ("searchbox", "Search functions") in named
     unnamed = [
         role

@@ -47,7 +47,8 @@ function select(node) {
     ", flat " + share(type.flat[node], type.total);
   item.setAttribute("aria-level", String(data.depth[node] + 1));
   item.setAttribute("aria-selected", "true");
-  $("frame-" + (1 - state.item)).setAttribute("aria-selected", "false");
+  item.hidden = false;
+  $("frame-" + (1 - state.item)).hidden = true;
   graph.setAttribute("aria-activedescendant", item.id);
 }
 
@@ -394,8 +395,11 @@ function controls() {
   graph.addEventListener("focus", () => chart.paint());
   graph.addEventListener("blur", () => chart.paint());
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  dark.addEventListener("change", () => state.theme || setTheme(dark.matches ? "dark" : "light"));
-  setTheme(dark.matches ? "dark" : "light");
+  const preferred = () => state.theme ?? (dark.matches ? "dark" : "light");
+  dark.addEventListener("change", () => setTheme(preferred()));
+  addEventListener("beforeprint", () => setTheme("light")); // paper is white
+  addEventListener("afterprint", () => setTheme(preferred()));
+  setTheme(preferred());
 }
 
 head();
