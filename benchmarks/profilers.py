@@ -121,7 +121,7 @@ class DdtraceFixed(Ddtrace):
     title = "ddtrace (100 Hz)"
     environ = {  # noqa: RUF012
         **Ddtrace.environ,
-        "DD_PROFILING_STACK_ADAPTIVE_SAMPLING_ENABLED": "false",
+        "_DD_PROFILING_STACK_ADAPTIVE_SAMPLING_ENABLED": "false",
     }
 
 

@@ -186,11 +186,8 @@ class Recording:
 
 def run_python(arguments: Sequence[str], *, cpu: int | None, timeout: float = 120, **environ: str) -> str:
     """Run this interpreter, pinned to a CPU or not, and return its stdout."""
-    code = (
-        "import os, sys\n"
-        f"if {cpu!r} is not None: os.sched_setaffinity(0, {{{cpu!r}}})\n"
-        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])\n"
-    )
+    pinning = "" if cpu is None else f"os.sched_setaffinity(0, {{{cpu}}});"
+    code = f"import os, sys; {pinning} os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYPROF_")}
     done = subprocess.run(
         [sys.executable, "-S", "-c", code, *arguments],
