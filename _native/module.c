@@ -101,6 +101,10 @@ static PyObject *native_schedule_after_fork(PyObject *Py_UNUSED(module), PyObjec
     Py_RETURN_NONE;
 }
 
+static PyObject *native_abandoned(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
+    return PyBool_FromLong(pyprof_timer_is_abandoned());
+}
+
 static PyObject *native_own_threads(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
     return PyLong_FromLong(pyprof_own_thread_count());
 }
@@ -126,6 +130,7 @@ static PyMethodDef methods[] = {
     {"stats", native_stats, METH_NOARGS, NULL},
     {"prepare_after_fork", native_prepare_after_fork, METH_O, NULL},
     {"schedule_after_fork", native_schedule_after_fork, METH_NOARGS, NULL},
+    {"abandoned", native_abandoned, METH_NOARGS, NULL},
     {"own_threads", native_own_threads, METH_NOARGS, NULL},
     {"native_threads", native_threads, METH_NOARGS, NULL},
 #endif

@@ -42,8 +42,8 @@ class Window:
     ) -> None:
         """Add values to a stack of (qualname, filename, first line, line), leaf first.
 
-        `truncated` adds a visible `[truncated]` root. ValueError for a negative number, a line beyond 2**31 - 1
-        or a value beyond 2**63 - 1; sums stay at that. Lone surrogates, which UTF-8 lacks, become escapes.
+        `truncated` adds a visible `[truncated]` root. Raises ValueError for a negative number, a line beyond
+        2**31 - 1, a value beyond 2**63 - 1; sums stay at that. Lone surrogates become escapes.
         """
 
     @property
@@ -64,7 +64,7 @@ class Window:
 
     @property
     def bytes(self) -> int:
-        """Memory the window holds, its symbols included; at most `max_bytes`, or an empty window's few hundred."""
+        """Memory held, symbols included; at most `max_bytes`, or an empty window's few hundred."""
 
     @property
     def counters(self) -> dict[str, int]:
@@ -138,7 +138,7 @@ def rotate(timeout: float) -> bool:
     """Push the current window onto the ring now; whether that happened within `timeout` seconds."""
 
 def wait(timeout: float) -> bool:
-    """Wait (GIL released) at most `timeout` seconds for a window or for `wake()`; whether there is a window."""
+    """Wait (GIL released) at most `timeout` seconds for a window or `wake()`; whether there is a window."""
 
 def take() -> Window | None:
     """The oldest window of the ring, None if it is empty."""
@@ -170,6 +170,9 @@ def stats() -> _Stats:
     """Counters of this process; they go on over a restart and begin anew in the child of a fork."""
 
 def is_main_interpreter() -> bool: ...
+def abandoned() -> bool:
+    """Whether the timer thread has ended because no Python thread is left: then our others must end too."""
+
 def own_threads() -> int:
     """Threads of pyprof's own that were made and not joined."""
 

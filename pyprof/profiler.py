@@ -100,7 +100,12 @@ class Profiler:
             self._exporter.start()
 
     def take(self, timeout: float) -> "_native.Window | None":
-        return _sampler.take(self._consumer, timeout)
+        """The next window, for the exporter."""
+        abandoned = _native.abandoned()
+        window = _sampler.take(self._consumer, 0 if abandoned else timeout)
+        if abandoned and window is None and self._exporter is not None:
+            self._exporter.finish(self.config.exit_timeout)
+        return window
 
     def encode(self, window: "_native.Window", combined: bool) -> "list[Series]":
         return self._stacks.encode(window, combined)

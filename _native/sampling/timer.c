@@ -33,6 +33,7 @@ static struct {
 
     /* Written by the thread, read by others. */
     uint32_t rotations;       /* atomic, futex */
+    bool abandoned;           /* atomic */
     pyprof_timer_stats stats; /* each field atomic */
 
     /* The thread's own. */
@@ -195,6 +196,9 @@ static void tick(int64_t now) {
             return; /* the next sample carries this tick's weight */
         }
         timer.newest_thread = newest;
+        if (timer.threads.count == 0) {
+            __atomic_store_n(&timer.abandoned, true, __ATOMIC_RELEASE);
+        }
     }
     for (size_t i = 0; i < timer.threads.count; i++) {
         pyprof_thread *thread = &timer.threads.items[i];
@@ -224,7 +228,8 @@ static void run_until_stopped(void) {
     int64_t window_end = timer.window_start_ns + timer.options.window_ns;
     for (;;) {
         uint32_t commands = __atomic_load_n(&timer.commands, __ATOMIC_ACQUIRE);
-        if (__atomic_load_n(&timer.stop_wanted, __ATOMIC_ACQUIRE) || pyprof_is_finalizing()) {
+        if (__atomic_load_n(&timer.stop_wanted, __ATOMIC_ACQUIRE) || timer.abandoned ||
+            pyprof_is_finalizing()) {
             return;
         }
         int64_t now = pyprof_monotonic_ns();
@@ -271,6 +276,7 @@ static void timer_main(void *unused) {
         int64_t now = pyprof_monotonic_ns();
         settle_everything(now);
         finish_window(now);
+        pyprof_ring_wake();
         if (!pyprof_is_finalizing()) {
             pyprof_current_frames_end(timer.own);
         }
@@ -378,6 +384,8 @@ bool pyprof_timer_rotate(int64_t timeout_ns) {
     }
     Py_END_ALLOW_THREADS return rotated;
 }
+
+bool pyprof_timer_is_abandoned(void) { return __atomic_load_n(&timer.abandoned, __ATOMIC_ACQUIRE); }
 
 void pyprof_timer_get_stats(pyprof_timer_stats *stats) {
     uint64_t *const from[] = {

@@ -36,6 +36,13 @@ typedef struct {
 int pyprof_timer_start(const pyprof_timer_options *options);
 void pyprof_timer_stop(void);
 bool pyprof_timer_rotate(int64_t timeout_ns);
+
+/* Whether the timer thread has ended by itself because no Python thread is left. That is how a child ends
+ * whose fork came from a thread: its thread function returns, and the process lasts as long as its last
+ * thread. Ours must not be that one.
+ */
+bool pyprof_timer_is_abandoned(void);
+
 void pyprof_timer_get_stats(pyprof_timer_stats *stats);
 
 /* First thing in the child of a fork. What the parent's timer was writing is left behind, unfreed: it may be

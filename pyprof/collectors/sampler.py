@@ -19,7 +19,7 @@ class Consumer:
         max_windows: int | None,
         window_bytes: int,
     ) -> None:
-        """sample_rate: Hz, at least. interval: seconds, at most. max_windows: that may wait (None: any number)."""
+        """sample_rate: Hz, at least. interval: seconds, at most. max_windows: that may wait (None: any)."""
         self.sample_rate = sample_rate
         self.interval = interval
         self.max_frames = max_frames

@@ -135,6 +135,12 @@ class Exporter:
         self._delivery.close()
         return True
 
+    def finish(self, timeout: float) -> None:
+        """From `take`, when no other thread is left in the process: deliver the rest within `timeout` and end."""
+        if self._run is not None:
+            self._run.give_up_at = time.monotonic() + timeout
+            self._run.stopping = True
+
     def pause(self, timeout: float = 1.0) -> bool:
         """End the thread at once, for a fork; whether that was had within `timeout` seconds.
 
