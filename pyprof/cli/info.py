@@ -43,7 +43,8 @@ def main(words: Sequence[str]) -> int:
         print(autostart.directory())
         return 0
     config = Config.load({}, os.environ, note)
-    _print_table({**_installation(), "sampling engine": _engine(config), "autostart path": str(autostart.directory())})
+    directory = str(autostart.directory())
+    _print_table({**_installation(), "sampling engine": _engine(config), "autostart path": directory})
     print("\nconfiguration (* from the environment)")
     _print_table(dict(_configuration(config)))
     return 0

@@ -96,7 +96,14 @@ CASES: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.fixture(params=CASES, scope="module")
+# Where protobuf is pure Python, each of these takes a minute.
+SLOW = ("large: millions of frames", "large: millions of labels")
+
+
+@pytest.fixture(
+    params=[pytest.param(name, marks=pytest.mark.slow if name in SLOW else []) for name in CASES],
+    scope="module",
+)
 def bad(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Path, str]]:

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyprof.pprof import Profile, ProfileError, read, save, write
+from pyprof.pprof import decode as decoding
 from pyprof.pprof import fetch as fetching
 
 from .profiles import MALFORMED, TOO_LARGE, VALID, gzip_bomb, profiles, talk
@@ -50,7 +51,9 @@ def test_malformed(tmp_path: Path, kind: str, compressed: bool) -> None:
 
 
 @pytest.mark.parametrize("kind", TOO_LARGE)
-def test_too_large_within(kind: str) -> None:
+def test_too_large_within(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a lower bound on memory, for speed; test_cli_hostile has the real one."""
+    monkeypatch.setattr(decoding, "MAX_MODEL_BYTES", 16 << 20)
     assert refusal(TOO_LARGE[kind]).startswith("the data: too large (")
 
 
