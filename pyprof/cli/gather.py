@@ -39,8 +39,13 @@ def unwritable(output: str) -> str | None:
     parent = os.path.dirname(os.path.abspath(output))
     if not os.path.isdir(parent):
         return f"there is no directory {parent}"
-    existing = output if os.path.exists(output) else parent
-    return None if os.access(existing, os.W_OK) else f"{existing} is not writable"
+    try:
+        if os.path.exists(output):
+            return None if os.access(output, os.W_OK) else "it is not writable"
+        with tempfile.TemporaryFile(dir=parent):  # access() knows neither full disks nor odd file systems
+            return None
+    except OSError as error:
+        return error.strerror
 
 
 class Gathered:

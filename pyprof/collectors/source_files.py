@@ -12,6 +12,9 @@ class SourceFiles:
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[str, str]] = {}
+        # Python takes `__main__.__file__` away again before it calls what atexit has.
+        words = getattr(sys, "argv", None) or [""]
+        self._script = "" if words[0] in ("", "-", "-c", "-m") else os.path.abspath(words[0])
 
     def describe(self, filenames: Sequence[str]) -> list[tuple[str, str]]:
         """For each file name the path to show (absolute where there is such a file) and the module that
@@ -23,7 +26,7 @@ class SourceFiles:
             if len(self._known) > _MAX_KNOWN:
                 self._known.clear()
                 unknown = list(filenames)
-            modules = _modules_by_file()
+            modules = _modules_by_file(self._script)
             for name in unknown:
                 self._known[name] = _describe(name, modules)
         return [self._known[name] for name in filenames]
@@ -44,7 +47,7 @@ def _describe(filename: str, modules: dict[str, str]) -> tuple[str, str]:
     return path, module
 
 
-def _modules_by_file() -> dict[str, str]:
+def _modules_by_file(script: str) -> dict[str, str]:
     modules: dict[str, str] = {}
     main = sys.modules.get("__main__")
     for module in (*sys.modules.copy().values(), main):  # `__main__` last: it wins
@@ -58,4 +61,6 @@ def _modules_by_file() -> dict[str, str]:
         for file in (origin, names.get("__file__")):
             if isinstance(file, str) and isinstance(name, str):
                 modules[file] = name
+    if script:
+        modules[script] = "__main__"
     return modules

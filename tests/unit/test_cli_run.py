@@ -19,17 +19,17 @@ from pyprof.config import OPTIONS
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="profiling is for Linux")
 
 PYPROF_RUN = [sys.executable, "-m", "pyprof", "run"]
-# Says when its handlers are there, then waits for the signal; the number it got is the exit code.
-REPORTING = """
+# Says when its handlers are there, then waits for a signal; `received` are the numbers of those that came.
+HANDLING = """
 import os, signal, sys
-def handler(number, frame):
-    os._exit(number)
+received, wakeup = os.pipe()
+os.set_blocking(wakeup, False)
+signal.set_wakeup_fd(wakeup)
 for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGQUIT):
-    signal.signal(number, handler)
+    signal.signal(number, lambda *_: None)
 print("ready", flush=True)
-while True:
-    signal.pause()
 """
+REPORTING = HANDLING + "sys.exit(os.read(received, 1)[0])"
 BURNING = """
 import time
 def burn():
@@ -234,18 +234,15 @@ def test_ctrl_c_at_the_terminal_reaches_the_program_once(
     script: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """Seen to fail with every signal forwarded: the terminal sends SIGINT to the program too: it got two."""
-    code = """
-import os, signal, time
-got = []
-signal.signal(signal.SIGINT, lambda *_: got.append(1))
-signal.signal(signal.SIGTERM, lambda *_: (print("interrupts", len(got), flush=True), os._exit(0)))
-print("ready", flush=True)
-while True:
-    signal.pause()
-    if got:
-        # A second one, had it been forwarded, comes before this one: signals of one sender stay in order.
-        os.kill(os.getppid(), signal.SIGTERM)
-"""
+    # Another SIGINT, had one been forwarded, would come before the SIGTERM: both come through the runner.
+    code = (
+        HANDLING
+        + "got = list(os.read(received, 1))\n"
+        + "os.kill(os.getppid(), signal.SIGTERM)\n"
+        + "while got[-1] != signal.SIGTERM:\n"
+        + "    got += os.read(received, 1)\n"
+        + "print(*got)\n"
+    )
     controller, terminal = pty.openpty()
 
     def take_terminal() -> None:
@@ -261,29 +258,25 @@ while True:
         os.write(controller, b"\x03")
         assert process.wait(30) == 0
         assert process.stdout is not None
-        assert process.stdout.read() == "interrupts 1\n"
+        assert process.stdout.read() == f"{signal.SIGINT:d} {signal.SIGTERM:d}\n"
     os.close(controller)
     os.close(terminal)
 
 
-def test_the_program_inherits_the_signal_state_as_it_was(
-    pyprof_run: RunCommand, script: Callable[[str], Path]
-) -> None:
-    path = script("print(open('/proc/self/status').read())")
-
-    def signal_state(text: str) -> dict[str, str]:
+def test_the_program_inherits_the_signal_state_as_it_was(pyprof_run: RunCommand) -> None:
+    def signal_state(text: str) -> dict[str, int]:
+        of_the_c_library = 0b11 << 31  # its two own signals, which posix_spawn leaves ignored
         return {
-            name: value.strip()
+            name: int(value, 16) & ~of_the_c_library
             for name, _, value in (line.partition(":") for line in text.splitlines())
             if name in ("SigBlk", "SigIgn")
         }
 
-    # Through the shell's cat, Python's own dispositions do not show.
+    # In `cat`: Python changes dispositions when it starts.
     direct = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True, check=True)
     for options in (["--server-url", "http://127.0.0.1:1"], []):
         result = pyprof_run(*options, "cat", "/proc/self/status")
         assert signal_state(result.stdout) == signal_state(direct.stdout)
-    assert path.exists()
 
 
 # Profiles
@@ -357,7 +350,7 @@ def test_a_program_that_is_not_python_leaves_a_note_and_no_file(
 ) -> None:
     result = pyprof_run("-o", "out.pb.gz", "true", cwd=tmp_path)
     assert "no process wrote a profile" in result.stderr
-    assert result.returncode == 1
+    assert result.returncode == 0
     assert not (tmp_path / "out.pb.gz").exists()
 
 
@@ -368,4 +361,6 @@ def test_nested_runs_both_write(
     result = pyprof_run("-o", "outer.pb.gz", "--", *PYPROF_RUN, "-o", "inner.pb.gz", path, cwd=tmp_path)
     inner = pprof.read(tmp_path / "inner.pb.gz")
     assert any(name == "__main__.burn" for s in inner.samples for at in s.locations for name in at.names())
-    assert result.returncode in (0, 1)  # the outer one has nothing to write: the inner one's target wins
+    assert result.returncode == 0
+    outer = pprof.read(tmp_path / "outer.pb.gz")
+    assert all(sample in outer.samples for sample in inner.samples)
