@@ -60,7 +60,7 @@ $(VENV)/.stamp-test: $(BUILT)
 	@touch $@
 
 demo: $(VENV)/.stamp-demo
-	@$(BIN)/python -m examples.demo
+	@$(BIN)/python examples/demo.py
 
 # Accuracy and timing are measured alone on the machine, everything else shares the cores.
 test: $(VENV)/.stamp-test
@@ -79,7 +79,9 @@ lint: $(VENV)/.stamp-test $(VENV)/.stamp-lint
 	sh .ci/check-version-macros
 
 bench: $(VENV)/.stamp-bench
-	@$(BIN)/python -m benchmarks
+	@for file in benchmarks/bench_*.py; do \
+	    $(BIN)/python -m benchmarks.$$(basename $$file .py) $(BENCHARGS) || exit; \
+	done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info pyprof/_native.*.so

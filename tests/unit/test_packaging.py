@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -23,12 +24,6 @@ RunCommand = Callable[..., "subprocess.CompletedProcess[str]"]
 AUTOSTART_FILES = {"pyprof_autostart.py", "pyprof_autostart.pth"} | (
     {"pyprof.start"} if sys.version_info >= (3, 15) else set()
 )
-
-
-def distribution_files() -> list[str]:
-    files = metadata.files("pyprof-agent")
-    assert files is not None
-    return [str(file) for file in files]
 
 
 def test_version_is_that_of_the_distribution() -> None:
@@ -50,12 +45,13 @@ def test_dependencies_have_no_upper_bounds() -> None:
 
 
 def test_this_installation_has_the_autostart_files_on_record() -> None:
-    files = distribution_files()
-    assert set(files) >= AUTOSTART_FILES
+    # Not metadata.files: a build leaves an egg-info in the sources, which would be found first.
+    directory = sysconfig.get_path("purelib")
+    (distribution,) = metadata.distributions(name="pyprof-agent", path=[directory])
+    files = [str(file) for file in distribution.files or ()]
     for name in AUTOSTART_FILES:
         assert files.count(name) == 1
-        path = metadata.distribution("pyprof-agent").locate_file(name)
-        assert Path(str(path)).is_file()
+        assert Path(directory, name).is_file()
 
 
 def test_command_is_installed() -> None:
