@@ -111,7 +111,7 @@ def test_wheel_is_complete(built: tuple[Path, Path]) -> None:
     sources = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "pyprof").rglob("*")
-        if path.is_file() and path.suffix not in (".so", ".pyc") and "_cache" not in str(path)
+        if path.is_file() and path.suffix not in (".so", ".pyc") and "__pycache__" not in path.parts
     }
     (native,) = (name for name in ours if name.endswith(".so"))
     assert re.fullmatch(r"pyprof/_native\.cpython-.*\.so", native)
@@ -128,7 +128,7 @@ def test_sdist_has_what_is_compiled_and_what_tells_how(built: tuple[Path, Path])
     assert native
     assert native <= names
     assert {"LICENSE", "pyproject.toml", "setup.py", "Makefile", "CHANGELOG.md", "tests/conftest.py"} <= names
-    assert not {name for name in names if name.endswith((".so", ".pyc")) or "_cache" in name}
+    assert not {name for name in names if name.endswith((".so", ".pyc")) or "cache/" in name}
 
 
 def environment_with(wheel: Path, directory: Path, run_process: RunCommand) -> Path:
