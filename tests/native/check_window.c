@@ -155,7 +155,7 @@ static void fill(pyprof_window *window, int stacks) {
     }
 }
 
-static pyprof_encode_result encode(pyprof_window *window) {
+static pyprof_encode_result encode(pyprof_window *window, pyprof_wire *message) {
     const pyprof_sample_type types[] = {{{{"samples", 7}, {"count", 5}}, PYPROF_SAMPLES}};
     const pyprof_file files[] = {{{"/x.py", 5}, {"module", 6}}};
     const pyprof_numeric_label labels[] = {{{"pid", 3}, 17, {"", 0}}};
@@ -175,10 +175,55 @@ static pyprof_encode_result encode(pyprof_window *window) {
         .default_sample_type = empty,
         .mapping = empty,
     };
-    pyprof_wire message = {0};
-    pyprof_encode_result result = pyprof_encode(window, &encoding, &message);
-    pyprof_wire_free(&message);
-    return result;
+    return pyprof_encode(window, &encoding, message);
+}
+
+/* How often each field of the message occurs; all that `encode` writes have numbers below 16. */
+static void count_fields(const pyprof_wire *message, size_t counts[16]) {
+    memset(counts, 0, 16 * sizeof *counts);
+    for (const uint8_t *at = message->data, *end = at + message->size; at < end;) {
+        uint8_t key = *at++;
+        uint64_t number = 0;
+        int shift = 0;
+        do {
+            number |= (uint64_t)(*at & 0x7F) << shift;
+            shift += 7;
+        } while (*at++ & 0x80);
+        counts[key >> 3]++;
+        at += (key & 7) == 2 ? number : 0;
+    }
+}
+
+/* So many that the 32 bits of some hashes are equal: what is not the same stays apart nevertheless. */
+static void check_equal_hashes(void) {
+    enum { MANY = 300000 };
+    make_symbols();
+    for (int kind = 0; kind < 2; kind++) { /* many lines; many functions */
+        pyprof_window *window = pyprof_window_new(SIZE_MAX / 2);
+        for (int i = 0; i < MANY; i++) {
+            pyprof_symbol *own = pyprof_symbol_new("f", 1, "x.py", 4, i, NULL, 0);
+            pyprof_frame frame = kind == 0 ? (pyprof_frame){symbols[0], i} : (pyprof_frame){own, 1};
+            pyprof_stack_id stack = pyprof_window_intern(window, &frame, 1, false);
+            CHECK(stack == (pyprof_stack_id)i + 1);
+            pyprof_window_add(window, stack, &(pyprof_values){{1, 1, 1, 1}});
+            pyprof_symbol_release(own);
+        }
+        pyprof_wire message = {0};
+        CHECK(encode(window, &message) == PYPROF_ENCODED);
+        size_t counts[16];
+        count_fields(&message, counts);
+        CHECK(counts[2] == MANY && counts[4] == MANY && counts[5] == (kind == 0 ? 1 : MANY));
+        pyprof_wire_free(&message);
+        pyprof_window_free(window);
+    }
+    pyprof_window *window = pyprof_window_new(SIZE_MAX / 2);
+    pyprof_stack_id last = PYPROF_OVERFLOW_STACK;
+    for (int i = 0; i < MANY; i++) { /* many stacks of few lines */
+        pyprof_frame frames[] = {{symbols[1], i % 600}, {symbols[2], i / 600}};
+        CHECK(pyprof_window_intern(window, frames, 2, false) == ++last);
+    }
+    pyprof_window_free(window);
+    release_symbols();
 }
 
 /* Whichever allocation is the first to fail: no crash, no leak, no value lost. */
@@ -209,7 +254,9 @@ static void check_failing_allocations(void) {
     for (bool done = false; !done; encode_fails++) {
         allocations_left = encode_fails;
         refusals = 0;
-        pyprof_encode_result result = encode(window);
+        pyprof_wire message = {0};
+        pyprof_encode_result result = encode(window, &message);
+        pyprof_wire_free(&message);
         done = refusals == 0;
         CHECK(result == (done ? PYPROF_ENCODED : PYPROF_ENCODE_NO_MEMORY));
         allocations_left = -1;
@@ -242,6 +289,7 @@ int main(void) {
     check_known_stack_when_full();
     check_refused_symbols();
     check_failing_allocations();
+    check_equal_hashes();
     check_limit((size_t)1 << 20);
     check_limit((size_t)32 << 20);
     CHECK(live_bytes == 0);

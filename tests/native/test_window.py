@@ -97,6 +97,14 @@ def test_symbols_of_refused_stacks_do_not_pile_up() -> None:
     assert sizes == [sizes[0]] * 1000  # the first may still have found room for some of its symbols
 
 
+def test_functions_with_equal_hashes_stay_apart() -> None:
+    # So many that the 32 bits of some hashes are equal.
+    window = _native.Window(2**30)
+    for first_line in range(200_000):
+        window.add((("f", "x.py", first_line, 1),))
+    assert window.stacks == 200_000
+
+
 @pytest.mark.parametrize("cap", [0, 1, 400, 1000, 3000, 5000])
 def test_any_cap_works(cap: int) -> None:
     window = _native.Window(cap)
