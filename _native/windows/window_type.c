@@ -23,8 +23,9 @@ typedef struct {
 
 static void lock_window(WindowObject *self) {
     if (!PyThread_acquire_lock(self->lock, NOWAIT_LOCK)) {
-        Py_BEGIN_ALLOW_THREADS PyThread_acquire_lock(self->lock, WAIT_LOCK);
-        Py_END_ALLOW_THREADS
+        PyThreadState *thread = PyEval_SaveThread();
+        PyThread_acquire_lock(self->lock, WAIT_LOCK);
+        PyEval_RestoreThread(thread);
     }
 }
 
@@ -304,10 +305,14 @@ static PyObject *window_files(WindowObject *self, void *Py_UNUSED(closure)) {
     const pyprof_symbol **symbols = NULL;
     uint32_t count = 0;
     bool collected;
-    Py_BEGIN_ALLOW_THREADS PyThread_acquire_lock(self->lock, WAIT_LOCK);
+    PyThreadState *thread = PyEval_SaveThread();
+    PyThread_acquire_lock(self->lock, WAIT_LOCK);
     collected = collect_files(self, &symbols, &count);
     PyThread_release_lock(self->lock);
-    Py_END_ALLOW_THREADS if (!collected) { return PyErr_NoMemory(); }
+    PyEval_RestoreThread(thread);
+    if (!collected) {
+        return PyErr_NoMemory();
+    }
     PyObject *list = PyList_New(count);
     for (uint32_t i = 0; list != NULL && i < count; i++) {
         PyObject *name = PyUnicode_DecodeUTF8(symbols[i]->filename, symbols[i]->filename_size, "replace");
@@ -369,17 +374,17 @@ static PyObject *window_encode(WindowObject *self, PyObject *args, PyObject *kwa
     if (pyprof_encode_arguments_parse(&arguments, args, kwargs)) {
         pyprof_wire message = {0};
         pyprof_encode_result outcome;
-        Py_BEGIN_ALLOW_THREADS PyThread_acquire_lock(self->lock, WAIT_LOCK);
+        PyThreadState *thread = PyEval_SaveThread();
+        PyThread_acquire_lock(self->lock, WAIT_LOCK);
         outcome = pyprof_encode(self->window, &arguments.encoding, &message);
         PyThread_release_lock(self->lock);
-        Py_END_ALLOW_THREADS if (outcome == PYPROF_ENCODED) {
+        PyEval_RestoreThread(thread);
+        if (outcome == PYPROF_ENCODED) {
             result = PyBytes_FromStringAndSize((const char *)message.data, (Py_ssize_t)message.size);
-        }
-        else if (outcome == PYPROF_ENCODE_FILES_DIFFER) {
+        } else if (outcome == PYPROF_ENCODE_FILES_DIFFER) {
             PyErr_SetString(PyExc_ValueError,
                             "files must describe each of the window's files, in their order");
-        }
-        else {
+        } else {
             PyErr_NoMemory();
         }
         pyprof_wire_free(&message);
