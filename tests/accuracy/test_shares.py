@@ -5,12 +5,30 @@ clock's delta charged to whatever the tick finds) `burst`, `gil_held` and `forei
 at the end assert; so does `lockstep` at 100 Hz (99.9 % and 0 % for 70 and 30).
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from .conftest import Record
-from .reading import record
+from .reading import Recording, record
+
+MISSED = 0.02
+
+
+def on_a_quiet_machine(run: Callable[[], Recording]) -> Recording:
+    """Run again where other processes kept the timer from its CPU, and skip where they always do.
+
+    The ticks missed in between leave the next one several gaps of CPU time: fewer samples of very unequal
+    weight, for which the standard deviation above is not valid.
+    """
+    for _ in range(3):
+        recording = run()
+        stats = recording.truth["notes"]["stats"]
+        if stats["missed"] <= MISSED * stats["ticks"]:
+            return recording
+    pytest.skip(f"the machine is too busy: {stats['missed']} of {stats['ticks']} ticks missed")
+
 
 pytestmark = pytest.mark.accuracy
 
@@ -65,7 +83,14 @@ def test_c_calls_that_release_the_gil_in_two_threads(recorded: Record) -> None:
 
 def test_a_loop_in_lock_step_with_the_sampler(recorded: Record) -> None:
     # 6,500 independent ticks: 2 points are 3.5 standard deviations.
-    recorded("lockstep", sample_rate=1000).check()
+    recording = on_a_quiet_machine(lambda: recorded("lockstep", sample_rate=1000))
+    recording.check()
+
+
+def test_bursts_of_two_functions(tmp_path: Path) -> None:
+    # About 2,900 independent ticks on a CPU: 3 points are 3.4 standard deviations.
+    recording = on_a_quiet_machine(lambda: record("pairs", tmp_path, sample_rate=500))
+    recording.check(points=3)
 
 
 def test_threads_that_threading_does_not_know(recorded: Record) -> None:
