@@ -320,6 +320,24 @@ def test_a_connection_closed_upon_the_next_request_is_opened_again(faulty_server
     target.close()
 
 
+def test_what_comes_on_an_idle_connection_is_no_answer(faulty_server, config, make_series):
+    """Proxies say 408 before they close a connection on which nothing came."""
+    said = threading.Event()
+
+    def impatient(connection, server):
+        server.read_request(connection)
+        connection.sendall(OK + error(408, b""))
+        said.set()
+        connection.recv(1)
+
+    target = PyroscopeTarget(config(server_url=faulty_server(impatient).url))
+    for _ in range(2):
+        assert target.send([make_series()], time.monotonic() + 30).ok
+        assert said.wait(30)
+        said.clear()
+    target.close()
+
+
 def test_secrets_are_in_no_reason_and_no_log(faulty_server, config, make_series, caplog):
     from pyprof.export.delivery import Delivery
 
