@@ -49,7 +49,8 @@ class PyroscopeTarget:
         self._credentials = credentials
         self._config = config
         self._client: Client | None = None
-        self._request_class: Any = None
+        # All of the classes: protobuf 4.22 crashes where a nested message's class has been collected.
+        self._messages: dict[str, Any] = {}
         self._was_cut = False
 
     def prepare(self) -> Outcome:
@@ -70,11 +71,11 @@ class PyroscopeTarget:
         return judge(answer, len(body))
 
     def _encode(self, series: Sequence[Series]) -> bytes:
-        if self._request_class is None:
+        if not self._messages:
             from ..pprof import proto
 
-            self._request_class = proto.build("pyprof.push", MESSAGES)["PushRequest"]
-        request = self._request_class()
+            self._messages = proto.build("pyprof.push", MESSAGES)
+        request = self._messages["PushRequest"]()
         for one in series:
             entry = request.series.add()
             for name, value in series_labels(one).items():

@@ -208,3 +208,22 @@ def test_private_copies_are_made_only_where_something_is_patched():
 
     assert unpatched.socket_module() is sys.modules["socket"]
     assert unpatched.ssl_module() is sys.modules["ssl"]
+
+
+COLLECTED = """
+import gc, sys, time
+from pyprof.config import Config
+from pyprof.export import imports
+from pyprof.export.pyroscope import PyroscopeTarget
+from pyprof.export.series import Series
+assert imports.load("http")
+target = PyroscopeTarget(Config.load({}, {}))
+for _ in range(50):
+    assert target._encode([Series("a", {"b": "c"}, b"x" * 100, 0, 0)])
+    gc.collect()
+"""
+
+
+def test_message_classes_survive_a_collection(run_python):
+    """protobuf 4.22 ended the process in a segmentation fault where only the outer class was kept."""
+    run_python(COLLECTED, env={"PYTHONPATH": ROOT}, check=True)
