@@ -11,6 +11,7 @@ NATIVE := $(shell find _native -name '*.[ch]')
 # A stamp per step under VENV: the step is done again when what it was made from is newer.
 BASE := $(VENV)/.stamp-base
 BUILT := $(VENV)/.stamp-built
+SHARED := --numprocesses=auto --dist=loadgroup
 PYTEST := PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
@@ -62,14 +63,18 @@ $(VENV)/.stamp-test: $(BUILT)
 demo: $(VENV)/.stamp-demo
 	@$(BIN)/python examples/demo.py
 
-# Accuracy and timing are measured alone on the machine, everything else shares the cores.
+# Accuracy is measured alone on the machine, everything else shares the cores. Both run, whether the first fails or not.
 test: $(VENV)/.stamp-test
-	$(PYTEST) -m "not slow and not accuracy" --numprocesses=auto --dist=loadgroup $(TESTARGS)
-	$(PYTEST) -m "not slow and accuracy" $(TESTARGS)
+	@code=0; set -x; \
+	$(PYTEST) -m "not slow and not accuracy" $(SHARED) $(TESTARGS) || code=1; \
+	$(PYTEST) -m "not slow and accuracy" $(TESTARGS) || code=1; \
+	exit $$code
 
 test-all: $(VENV)/.stamp-test
-	$(PYTEST) -m "not accuracy" --numprocesses=auto --dist=loadgroup $(TESTARGS)
-	$(PYTEST) -m "accuracy" $(TESTARGS)
+	@code=0; set -x; \
+	$(PYTEST) -m "not accuracy" $(SHARED) $(TESTARGS) || code=1; \
+	$(PYTEST) -m "accuracy" $(TESTARGS) || code=1; \
+	exit $$code
 
 lint: $(VENV)/.stamp-test $(VENV)/.stamp-lint
 	$(BIN)/ruff check .

@@ -159,15 +159,15 @@ def argument_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     for option in _options():
-        flags = [option.flag, "-o"] if option.name == "output" else [option.flag]
-        action = argparse.BooleanOptionalAction if isinstance(option.kind, Boolean) else "store"
-        metavar = None if isinstance(option.kind, Boolean) else "OUT" if option.name == "output" else "VALUE"
-        help_text = (option.help if option.name != "output" else "where profiles are written").replace(
-            "%", "%%"
-        )
-        parser.add_argument(
-            *flags, dest=option.name, action=action, metavar=metavar, default=None, help=help_text
-        )
+        help_text = option.help.replace("%", "%%")
+        if isinstance(option.kind, Boolean):
+            parser.add_argument(
+                option.flag, action=argparse.BooleanOptionalAction, default=None, help=help_text
+            )
+        elif option.name == "output":
+            parser.add_argument("-o", option.flag, metavar="OUT", help="where profiles are written")
+        else:
+            parser.add_argument(option.flag, metavar="VALUE", help=help_text)
     return parser
 
 
