@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from pyprof.pprof.errors import printable
+from pyprof.pprof.errors import ProfileError, printable
 from pyprof.pprof.model import Location, Profile
 
 __all__ = ["folded", "iter_folded", "iter_speedscope", "speedscope"]
 
+_MAX_LINE = 16 << 20
 _SCHEMA = "https://www.speedscope.app/file-format-schema.json"
 _SPEEDSCOPE_UNITS = ("bytes", "microseconds", "milliseconds", "nanoseconds", "seconds")
 
@@ -54,7 +55,12 @@ def iter_folded(profile: Profile, sample_type: str | None = None) -> Iterator[st
         key = tuple(stack)
         stacks[key] = stacks.get(key, 0) + value
     for key, value in stacks.items():
-        yield f"{';'.join([names[name] for name in key]) or '[no stack]'} {value}\n"
+        called_names = [names[name] for name in key]
+        if sum(map(len, called_names)) > _MAX_LINE:
+            raise ProfileError(
+                f"a stack has more than {_MAX_LINE >> 20} MiB of names; too large to be folded"
+            )
+        yield f"{';'.join(called_names) or '[no stack]'} {value}\n"
 
 
 def speedscope(profile: Profile, name: str = "profile", sample_type: str | None = None) -> str:

@@ -16,7 +16,10 @@ __all__ = ["MAX_MODEL_BYTES", "Malformed", "TooLarge", "decode"]
 MAX_MODEL_BYTES = 256 << 20
 """Memory that the objects of one profile may take, by the estimates below."""
 
-MAX_SAMPLE_TYPES = 1000
+MAX_STRING_BYTES = 32 << 20
+"""All names together: escaped in a flame graph page, a byte of them can become six."""
+
+MAX_SAMPLE_TYPES = 32
 MAX_COMMENTS = 100_000
 
 # Sizes of the objects on 64-bit CPython, rounded up.
@@ -42,6 +45,7 @@ class _Decoder:
         self._runs = wire.scan(data)
         self._room = MAX_MODEL_BYTES
         self._strings: list[str] = []
+        self._inlined = False
         self._labels: dict[tuple[str, str | int, str], Label] = {}
 
     def profile(self) -> Profile:
@@ -84,8 +88,12 @@ class _Decoder:
             raise TooLarge(f"more than {MAX_MODEL_BYTES >> 20} MiB of samples")
 
     def _read_strings(self) -> None:
+        size = 0
         for message in self._pieces(6):
             for encoded in message.string_table:
+                size += len(encoded)
+                if size > MAX_STRING_BYTES:
+                    raise TooLarge(f"more than {MAX_STRING_BYTES >> 20} MiB of names")
                 text = encoded.decode("utf-8", "backslashreplace")
                 self._spend(sys.getsizeof(text))
                 self._strings.append(text)
@@ -161,6 +169,7 @@ class _Decoder:
                 raise Malformed(f"location {entry.id} names function {line.function_id}, which is missing")
             lines.append(Line(function, line.line, line.column))
         self._spend(len(lines) * _TABLE_ENTRY_BYTES)
+        self._inlined = self._inlined or len(lines) > 1
         mapping = mappings.get(entry.mapping_id)
         if mapping is None and entry.mapping_id:
             raise Malformed(f"location {entry.id} names mapping {entry.mapping_id}, which is missing")
@@ -172,18 +181,22 @@ class _Decoder:
                 values = tuple(entry.value)
                 if len(values) != width:
                     raise Malformed(f"a sample has {len(values)} values for {width} sample types")
-                frames = entry.location_id
                 labels = entry.label
+                frames = len(entry.location_id)
                 self._spend(
                     _SAMPLE_BYTES
-                    + len(frames) * _REFERENCE_BYTES
+                    + frames * _REFERENCE_BYTES
                     + width * _VALUE_BYTES
                     + len(labels) * _LABEL_BYTES
                 )
                 try:
-                    stack = tuple(map(locations.__getitem__, frames))
+                    stack = tuple(map(locations.__getitem__, entry.location_id))
                 except KeyError as missing:
                     raise Malformed(f"a sample names location {missing.args[0]}, which is missing") from None
+                if self._inlined:
+                    # A location of a thousand inlined frames is small, a stack of a thousand of it is not.
+                    inlined = sum([len(location.lines) for location in stack]) - frames
+                    self._spend(max(inlined, 0) * _REFERENCE_BYTES)
                 yield Sample(stack, values, tuple(map(self._label, labels)) if labels else ())
 
     def _label(self, entry: Any) -> Label:

@@ -74,7 +74,10 @@ _PROFILE: Mapping[str, Sequence[Field]] = {
 
 
 def build(package: str, definitions: Mapping[str, Sequence[Field]]) -> dict[str, Any]:
-    """Message classes by name, in a pool that nothing else shares."""
+    """Message classes by name, in a pool that nothing else shares.
+
+    Keep them all as long as one is used: protobuf 4.22 crashes when the class of a nested message has gone.
+    """
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto3")

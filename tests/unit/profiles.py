@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from hypothesis import strategies as st
@@ -182,13 +183,21 @@ MALFORMED = {
     "two profiles": (VALID + field(9, 5)) * 2,
 }
 
-TOO_LARGE = {
-    "an entry of a megabyte": VALID + field(6, b"x" * (1 << 20)),
-    "millions of entries": VALID + b"\x12\x00" * 3_000_000,
-    "millions of labels": VALID + field(2, field(1, 1) + field(2, 1) + b"\x1a\x00" * 100_000) * 100,
-    "millions of frames": VALID + field(2, field(1, bytes([1]) * 200_000) + field(2, 1)) * 300,
-    "thousands of sample types": TYPE * 5000 + STRINGS,
+TOO_LARGE: dict[str, Callable[[], bytes]] = {
+    "an entry of a megabyte": lambda: VALID + field(6, b"x" * (1 << 20)),
+    "millions of entries": lambda: VALID + b"\x12\x00" * 3_000_000,
+    "millions of labels": lambda: VALID + field(2, field(1, 1) + field(2, 1) + b"\x1a\x00" * 100_000) * 100,
+    "millions of frames": lambda: VALID + field(2, field(1, bytes([1]) * 200_000) + field(2, 1)) * 300,
+    "millions of inlined frames": lambda: (
+        VALID
+        + field(4, field(1, 2) + field(4, field(1, 1)) * 20_000)
+        + field(2, field(1, bytes([2]) * 5_000) + field(2, 1))
+    ),
+    "long strings": lambda: VALID + field(6, b"x" * 200_000 + "🔥".encode()) * 600,
+    "thousands of sample types": lambda: TYPE * 5000 + STRINGS,
+    "millions of comments": lambda: VALID + field(13, bytes(200_000)) * 600,
 }
+"""Made when asked for: together they are hundreds of megabytes."""
 
 
 def gzip_bomb() -> bytes:

@@ -54,7 +54,7 @@ def test_malformed(tmp_path: Path, kind: str, compressed: bool) -> None:
 def test_too_large_within(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a lower bound on memory, for speed; test_cli_hostile has the real one."""
     monkeypatch.setattr(decoding, "MAX_MODEL_BYTES", 16 << 20)
-    assert refusal(TOO_LARGE[kind]).startswith("the data: too large (")
+    assert refusal(TOO_LARGE[kind]()).startswith("the data: too large (")
 
 
 def test_the_valid_base_of_these_cases_is_valid() -> None:
