@@ -136,7 +136,7 @@ class Exporter:
         return True
 
     def finish(self, timeout: float) -> None:
-        """From `take`, when no other thread is left in the process: deliver the rest within `timeout` and end."""
+        """From `take`, when no other thread is left: deliver the rest within `timeout` seconds and end."""
         if self._run is not None:
             self._run.give_up_at = time.monotonic() + timeout
             self._run.stopping = True

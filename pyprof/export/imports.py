@@ -26,6 +26,7 @@ _GROUPS = {
     "files": ("pyprof.pprof", *_PROTOBUF),
     "http": (
         "pyprof.export.http",
+        "pyprof.pprof",
         *_PROTOBUF,
         "encodings.idna",  # socket.getaddrinfo, for every name
         "encodings.punycode",

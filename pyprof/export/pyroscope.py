@@ -8,6 +8,7 @@ from .. import _version
 from ..config import Config
 from . import imports
 from .series import Series
+from .split import split
 from .target import FORKING, Outcome
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class PyroscopeTarget:
 
             self._messages = proto.build("pyprof.push", MESSAGES)
         request = self._messages["PushRequest"]()
-        for one in series:
+        for one in (part for whole in series for part in split(whole)):
             entry = request.series.add()
             for name, value in series_labels(one).items():
                 entry.labels.add(name=name, value=value)

@@ -257,3 +257,26 @@ def test_https_through_a_proxy(peer, config, make_series, faulty_server, monkeyp
     monkeypatch.delenv("https_proxy")
     assert heads[0].startswith(f"CONNECT localhost:{port} HTTP/1.".encode())
     assert SECRET.encode() not in heads[0]
+
+
+def test_a_profile_beyond_the_server_s_limits_arrives_in_parts(peer, config):
+    from pyprof import _native
+
+    window = _native.Window(256 << 20)
+    for number in range(20_000):
+        stack = [(f"f{number}".ljust(300, "x"), "/srv/app.py", 1, 2)]
+        window.add(stack, samples=1, cpu_samples=1, cpu_ns=1000)
+    pprof = window.encode(
+        [("samples", "count", _native.CPU_SAMPLES), ("cpu", "nanoseconds", _native.CPU_NS)],
+        period_type=("cpu", "nanoseconds"),
+        period=10_000_000,
+        mapping="/usr/bin/python3",
+    )
+    assert len(pprof) > 4 << 20
+    server = peer()
+    series = Series("process_cpu", {"service_name": "shop"}, pprof, time.time_ns(), 1)
+    outcome = send(PyroscopeTarget(config(server_url=server.url)), series)
+    assert outcome.ok, outcome.reason
+    [push] = server.pushes()
+    assert sum(part["totals"][1] for part in push["series"]) == 20_000_000
+    assert sum(part["samples"] for part in push["series"]) == 20_000
