@@ -16,18 +16,20 @@ from .reading import Recording, record
 MISSED = 0.02
 
 
-def on_a_quiet_machine(run: Callable[[], Recording]) -> Recording:
-    """Run again where other processes kept the timer from its CPU, and skip where they always do.
+def check_by_chance(run: Callable[[], Recording], points: float) -> None:
+    """Check shares that rest on independent ticks: again where the machine was busy, at last less strictly.
 
-    The ticks missed in between leave the next one several gaps of CPU time: fewer samples of very unequal
-    weight, for which the standard deviation above is not valid.
+    Where other processes keep the timer from its CPU, the ticks missed in between leave the next one several
+    gaps of CPU time: fewer samples of very unequal weight, for which the tests' standard deviations are not
+    valid.
     """
     for _ in range(3):
         recording = run()
         stats = recording.truth["notes"]["stats"]
         if stats["missed"] <= MISSED * stats["ticks"]:
-            return recording
-    pytest.skip(f"the machine is too busy: {stats['missed']} of {stats['ticks']} ticks missed")
+            recording.check(points)
+            return
+    recording.check(3 * points)
 
 
 pytestmark = pytest.mark.accuracy
@@ -83,14 +85,12 @@ def test_c_calls_that_release_the_gil_in_two_threads(recorded: Record) -> None:
 
 def test_a_loop_in_lock_step_with_the_sampler(recorded: Record) -> None:
     # 6,500 independent ticks: 2 points are 3.5 standard deviations.
-    recording = on_a_quiet_machine(lambda: recorded("lockstep", sample_rate=1000))
-    recording.check()
+    check_by_chance(lambda: recorded("lockstep", sample_rate=1000), points=2)
 
 
 def test_bursts_of_two_functions(tmp_path: Path) -> None:
-    # About 2,900 independent ticks on a CPU: 3 points are 3.4 standard deviations.
-    recording = on_a_quiet_machine(lambda: record("pairs", tmp_path, sample_rate=500))
-    recording.check(points=3)
+    # 3,000 independent ticks on a CPU: 3 points are 3.5 standard deviations. Whole deltas are 6.8 wrong.
+    check_by_chance(lambda: record("pairs", tmp_path, sample_rate=500), points=3)
 
 
 def test_threads_that_threading_does_not_know(recorded: Record) -> None:

@@ -61,8 +61,8 @@ def run(truth: Truth) -> None:
     注文().計算する(truth)
     𠀋部(truth)
     enclosing()(truth)
-    # No file of this name exists: code of `exec` keeps its bare name and its own file name.
-    names = {"thread_time": thread_time, "SECONDS": SECONDS, "NAME": "gemacht"}
+    # No module has this file: its stem stands for one.
+    names = {"thread_time": thread_time, "SECONDS": SECONDS, "NAME": f"{Path(FILE).stem}.gemacht"}
     exec(compile(SOURCE, FILE, "exec"), names)
     names["gemacht"](truth)  # type: ignore[operator]
     truth.notes["file"] = FILE
