@@ -7,6 +7,7 @@ for it: the child gets a new one.
 import atexit
 import os
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from . import _native, log
@@ -56,6 +57,9 @@ class Profiler:
     # All of these are called with _lock held, or where there is no other thread.
 
     def start(self) -> None:
+        # Whoever imports it first is its main thread (before 3.13): that must not be the exporter.
+        import threading  # noqa: F401
+
         self._exporter = _make_exporter(self)
         if self._exporter is not None:
             self._exporter.prepare()
@@ -73,19 +77,19 @@ class Profiler:
     def _start_threads(self) -> None:
         _sampler.add(self._consumer)
         self._running = True
-        if self._exporter is not None:
-            self._exporter.start()
+        try:
+            if self._exporter is not None:
+                self._exporter.start()
+        except BaseException:
+            self._running = False
+            _sampler.remove(self._consumer)
+            raise
 
     def stop(self, flush: bool) -> None:
         self._running = False
         _sampler.remove(self._consumer)
         if self._exporter is not None:
             self._exporter.stop(self.config.exit_timeout if flush else 0)
-
-    def flush(self, timeout: float) -> bool:
-        if not _native.rotate(timeout):
-            return False
-        return self._exporter is None or self._exporter.flush(timeout)
 
     def pause(self) -> None:
         """End the threads; nothing is lost."""
@@ -188,8 +192,13 @@ def flush(timeout: float = 10.0) -> bool:
 
     timeout: seconds. Returns whether everything was delivered within them; False where nothing runs.
     """
+    end = time.monotonic() + timeout
     with _lock:
-        return _current is not None and _current.running and _current.flush(timeout)
+        if _current is None or not _current.running or not _native.rotate(timeout):
+            return False
+        exporter = _current.exporter
+    # Not under the lock: stop(), at the program's exit above all, shall not wait for this.
+    return exporter is None or exporter.flush(max(0.0, end - time.monotonic()))
 
 
 def stats() -> "Stats":
@@ -226,6 +235,8 @@ def open_one_off(consumer: Consumer) -> None:
     """Sample for a one-off profile, until `close_one_off`."""
     if not _native.SUPPORTED:
         raise RuntimeError(f"profiling works on Linux only, not on {sys.platform}")
+    if not _native.is_main_interpreter():
+        raise RuntimeError("profiles are taken in the main interpreter only")
     with _lock:
         _sampler.add(consumer)
         _hook()
