@@ -13,6 +13,7 @@ for n >= 2,700 x 10 x p (1 - p): 5,700 at p = 0.3.
 """
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,15 @@ def cpu(request: pytest.FixtureRequest) -> int | None:
     return min(os.sched_getaffinity(0)) if request.param == "one-cpu" else None
 
 
+def fresh_directory(parent: Path) -> Path:
+    return Path(tempfile.mkdtemp(dir=parent))
+
+
 @pytest.fixture
 def recorded(tmp_path: Path, cpu: int | None) -> Record:
     """Run a program of `programs/` under pyprof on the test's CPUs."""
 
     def run(program: str, **options: Any) -> Recording:
-        return record(program, tmp_path / "profiles", cpu=cpu, **options)
+        return record(program, fresh_directory(tmp_path), cpu=cpu, **options)
 
     return run

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Record
+from .conftest import Record, fresh_directory
 from .reading import Recording, record
 
 MISSED = 0.02
@@ -90,7 +90,7 @@ def test_a_loop_in_lock_step_with_the_sampler(recorded: Record) -> None:
 
 def test_bursts_of_two_functions(tmp_path: Path) -> None:
     # 3,000 independent ticks on a CPU: 3 points are 3.5 standard deviations. Whole deltas are 6.8 wrong.
-    check_by_chance(lambda: record("pairs", tmp_path, sample_rate=500), points=3)
+    check_by_chance(lambda: record("pairs", fresh_directory(tmp_path), sample_rate=500), points=3)
 
 
 def test_threads_that_threading_does_not_know(recorded: Record) -> None:
