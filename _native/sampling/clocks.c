@@ -54,6 +54,8 @@ bool pyprof_thread_is_runnable(uint64_t tid) {
     return state != NULL && *state == 'R';
 }
 
+bool pyprof_thread_exists(uint64_t tid) { return syscall(SYS_tgkill, getpid(), (pid_t)tid, 0) == 0; }
+
 uint64_t pyprof_own_tid(void) { return (uint64_t)syscall(SYS_gettid); }
 
 long pyprof_native_thread_count(void) {

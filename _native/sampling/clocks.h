@@ -16,6 +16,9 @@ int64_t pyprof_thread_cpu_ns(uint64_t tid);
 /* Whether the kernel holds the thread ready to run or running; costs some 25 µs. */
 bool pyprof_thread_is_runnable(uint64_t tid);
 
+/* Whether the kernel still counts the thread as one of this process. */
+bool pyprof_thread_exists(uint64_t tid);
+
 /* Kernel id of the calling thread. */
 uint64_t pyprof_own_tid(void);
 

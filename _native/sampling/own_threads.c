@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "sampling/own_threads.h"
 
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@ struct pyprof_own_thread {
     void (*run)(void *);
     void *argument;
     char name[16];
+    uint64_t tid;   /* written before `ended` */
     uint32_t ended; /* atomic, futex */
 };
 
@@ -45,7 +47,7 @@ static void leave(uint64_t tid) {
 
 static void *thread_main(void *argument) {
     pyprof_own_thread *thread = argument;
-    uint64_t tid = pyprof_own_tid();
+    uint64_t tid = thread->tid = pyprof_own_tid();
     enter(tid);
     prctl(PR_SET_NAME, thread->name);
     thread->run(thread->argument);
@@ -89,6 +91,17 @@ pyprof_own_thread *pyprof_own_thread_start(void (*run)(void *), void *argument, 
     return thread;
 }
 
+enum { LONGEST_EXIT_NS = 10000000 };
+
+/* A joined thread is counted by the kernel for some more microseconds, and a fork in between would make
+ * CPython warn. */
+static void wait_until_gone(uint64_t tid) {
+    int64_t deadline = pyprof_monotonic_ns() + LONGEST_EXIT_NS;
+    while (pyprof_thread_exists(tid) && pyprof_monotonic_ns() < deadline) {
+        sched_yield();
+    }
+}
+
 bool pyprof_own_thread_join(pyprof_own_thread *thread, int64_t deadline_ns) {
     while (__atomic_load_n(&thread->ended, __ATOMIC_ACQUIRE) == 0) {
         if (pyprof_monotonic_ns() >= deadline_ns) {
@@ -97,6 +110,7 @@ bool pyprof_own_thread_join(pyprof_own_thread *thread, int64_t deadline_ns) {
         pyprof_futex_wait(&thread->ended, 0, deadline_ns);
     }
     pthread_join(thread->handle, NULL);
+    wait_until_gone(thread->tid);
     free(thread);
     __atomic_sub_fetch(&alive, 1, __ATOMIC_RELAXED);
     return true;

@@ -1,14 +1,16 @@
-"""What is exported: one profile of one interval, with the labels of its series."""
+"""What is exported: one profile of one interval, with the labels of its series.
+
+Named tuples, here and in `target`: importing `dataclasses` would cost more than all the rest of `start()`.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 COMBINED = "profile"
 """The name of a series that holds several kinds side by side, as files do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Series:
+class Series(NamedTuple):
     """One profile of one interval with the labels of its series."""
 
     name: str

@@ -1,7 +1,6 @@
 """Profiles too large for one push, in parts that a Pyroscope server takes."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from .series import Series
 
@@ -26,6 +25,8 @@ def split(series: Series) -> Iterator[Series]:
     if samples < 2 or (size <= MAX_BYTES and samples <= MAX_SAMPLES):
         yield series
         return
+    from dataclasses import replace
+
     from .. import pprof
 
     try:
@@ -44,7 +45,7 @@ def split(series: Series) -> Iterator[Series]:
             middle = len(some) // 2
             waiting += [some[middle:], some[:middle]]
             continue
-        yield replace(series, pprof=data, start_ns=one.time_ns)
+        yield series._replace(pprof=data, start_ns=one.time_ns)
         part += 1
 
 

@@ -1,14 +1,12 @@
 """The seam between what is delivered and where it goes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from .series import Series
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one attempt to deliver."""
 
     ok: bool
