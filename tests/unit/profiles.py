@@ -194,6 +194,7 @@ TOO_LARGE: dict[str, Callable[[], bytes]] = {
         + field(2, field(1, bytes([2]) * 5_000) + field(2, 1))
     ),
     "long strings": lambda: VALID + field(6, b"x" * 200_000 + "🔥".encode()) * 600,
+    "names": lambda: VALID + field(6, b"x" * 200_000) * 200,
     "thousands of sample types": lambda: TYPE * 5000 + STRINGS,
     "millions of comments": lambda: VALID + field(13, bytes(200_000)) * 600,
 }

@@ -277,9 +277,10 @@ class TestProgress:
     """On a pseudo-terminal, with a source that takes its time."""
 
     SLOW = (
-        "import sys; from pyprof import pprof; from pyprof.cli import source\n"
+        "import sys, threading; from pyprof import pprof; from pyprof.cli import source\n"
         "def slow(name, *, progress):\n"
         "    progress(0.25)\n"
+        "    print(*[thread.name for thread in threading.enumerate()])\n"
         "    sys.stdin.readline()\n"
         "    return pprof.read(name)\n"
         "source.read = slow\n"
@@ -302,14 +303,16 @@ class TestProgress:
             seen += _rest(terminal)
         assert process.returncode == 0
         assert f"] reading {talk_file}".encode()[:30] in seen
+        assert stdout.startswith(b"MainThread pyprof-progress\n")
         assert b"doALot" in stdout
         assert b"\x1b" not in seen
         # Whatever was drawn is blanked, and the cursor stands at the start of the line.
         assert seen.endswith(b" \r")
 
     def test_is_not_shown_elsewhere(self, talk_file: Path, run_python: Run) -> None:
-        result = run_python(self.SLOW, "top", str(talk_file), stdin="\n")
+        result = run_python(self.SLOW, "top", str(talk_file), stdin="\n", env={"TERM": "xterm"})
         assert (result.returncode, result.stderr) == (0, "")
+        assert result.stdout.splitlines()[0] == "MainThread"
 
 
 def _until(terminal: int, expected: bytes) -> bytes:

@@ -57,6 +57,10 @@ def test_too_large_within(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert refusal(TOO_LARGE[kind]()).startswith("the data: too large (")
 
 
+def test_names_have_a_bound_of_their_own() -> None:
+    assert "more than 32 MiB of names" in refusal(TOO_LARGE["names"]())
+
+
 def test_the_valid_base_of_these_cases_is_valid() -> None:
     assert [function.name for function in read(VALID).functions()] == ["f"]
 
