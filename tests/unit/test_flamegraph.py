@@ -75,7 +75,7 @@ class Elements(HTMLParser):
             self.contents.append((tag, ""))
 
     def handle_data(self, data: str) -> None:
-        if self.cdata_elem:
+        if self.cdata_elem in ("script", "style"):  # newer parsers read titles that way too
             tag, text = self.contents.pop()
             self.contents.append((tag, text + data))
 
