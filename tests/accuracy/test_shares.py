@@ -83,6 +83,11 @@ def test_c_calls_that_release_the_gil_in_two_threads(recorded: Record) -> None:
     recorded("gil_released", sample_rate=500).check()
 
 
+def test_threads_that_release_the_gil_all_the_time(recorded: Record) -> None:
+    # Nothing statistical: whoever waits for the GIL in `release` burns nothing there.
+    recorded("releases").check()
+
+
 def test_a_loop_in_lock_step_with_the_sampler(recorded: Record) -> None:
     # 6,500 independent ticks: 2 points are 3.5 standard deviations.
     check_by_chance(lambda: recorded("lockstep", sample_rate=1000), points=2)
