@@ -15,7 +15,7 @@ SHARED := --numprocesses=auto --dist=loadgroup
 PYTEST := PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help check demo test test-all lint bench build clean
+.PHONY: help check demo test test-all test-slow lint bench build clean
 .DELETE_ON_ERROR:
 
 help:
@@ -74,6 +74,13 @@ test-all: $(VENV)/.stamp-test
 	@code=0; set -x; \
 	$(PYTEST) -m "not accuracy" $(SHARED) $(TESTARGS) || code=1; \
 	$(PYTEST) -m "accuracy" $(TESTARGS) || code=1; \
+	exit $$code
+
+# What `make test` leaves out.
+test-slow: $(VENV)/.stamp-test
+	@code=0; set -x; \
+	$(PYTEST) -m "slow and not accuracy" $(SHARED) $(TESTARGS) || code=1; \
+	$(PYTEST) -m "slow and accuracy" $(TESTARGS) || [ $$? -eq 5 ] || code=1; \
 	exit $$code
 
 lint: $(VENV)/.stamp-test $(VENV)/.stamp-lint
