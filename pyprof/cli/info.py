@@ -104,8 +104,8 @@ def _protobuf() -> str:
         from pyprof.pprof.proto import implementation
 
         return implementation()
-    except ImportError as error:
-        return f"missing ({error})"
+    except Exception as error:  # an old one raises TypeError under a new Python
+        return f"not usable ({type(error).__name__}: {error})"
 
 
 def _version(distribution: str) -> str:

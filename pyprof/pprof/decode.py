@@ -37,10 +37,11 @@ def decode(data: bytes | bytearray) -> Profile:
 
 class _Decoder:
     def __init__(self, data: bytes | bytearray) -> None:
+        self._message = profile_messages()["Profile"]
+
         from google.protobuf.message import DecodeError
 
         self._decode_error = DecodeError
-        self._message = profile_messages()["Profile"]
         self._data = memoryview(data)
         self._runs = wire.scan(data)
         self._room = MAX_MODEL_BYTES

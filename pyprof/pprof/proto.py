@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from pyprof.pprof.errors import ProfileError, printable
+
 __all__ = ["Field", "build", "implementation", "profile_messages"]
 
 Field = tuple[str, int, str]
@@ -77,8 +79,13 @@ def build(package: str, definitions: Mapping[str, Sequence[Field]]) -> dict[str,
     """Message classes by name, in a pool that nothing else shares.
 
     Keep them all as long as one is used: protobuf 4.22 crashes when the class of a nested message has gone.
+    Raises ProfileError when protobuf is missing or too old for this Python.
     """
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+    try:
+        from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+    except Exception as error:  # TypeError, for one, where its C part is older than the interpreter
+        reason = printable(f"{type(error).__name__}: {error}")
+        raise ProfileError(f"the protobuf package cannot be loaded, upgrade it ({reason})") from error
 
     file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto3")
     for message_name, fields in definitions.items():

@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from subprocess import CompletedProcess
 
 from pyprof.pprof import proto
+
+from .profiles import VALID
 
 RunPython = Callable[..., CompletedProcess[str]]
 
@@ -64,6 +67,20 @@ def test_build_makes_any_messages() -> None:
     assert parsed.tenant == "ü"
     assert (parsed.series[0].raw, parsed.series[0].size) == (b"\xff", (1 << 64) - 1)
     assert (parsed.series[0].final, parsed.series[0].delta) == (True, -1)
+
+
+def test_a_protobuf_that_does_not_load_is_one_line(run_python: RunPython, tmp_path: Path) -> None:
+    """As protobuf 5.26 does on Python 3.14: TypeError from the import."""
+    (tmp_path / "google").mkdir()
+    (tmp_path / "google" / "protobuf.py").write_text("raise TypeError('Metaclasses with custom tp_new')")
+    (tmp_path / "p.pb").write_bytes(VALID)
+    code = "import sys; from pyprof.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    result = run_python(code, "top", "p.pb", cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
+    assert result.returncode == 1
+    reason = "TypeError: Metaclasses with custom tp_new"
+    assert result.stderr == f"pyprof: the protobuf package cannot be loaded, upgrade it ({reason})\n"
+    result = run_python(code, "info", cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, check=True)
+    assert "not usable (TypeError" in result.stdout
 
 
 def test_implementation_is_named() -> None:
