@@ -1,14 +1,15 @@
 /* pyprof._native: method table and initialisation. The stub _native.pyi says what each function does. */
 #include <Python.h>
 
+#include "sampling/timer.h"
 #include "windows/window_type.h"
 
 #ifndef PYPROF_PORTABLE
+#include "cpython/interpreter.h"
 #include "sampling/after_fork.h"
 #include "sampling/clocks.h"
 #include "sampling/own_threads.h"
 #include "sampling/thread_type.h"
-#include "sampling/timer.h"
 #include "windows/ring.h"
 
 enum { MAX_RING_WINDOWS = 1024, MAX_FRAMES = 1000 };
@@ -80,17 +81,6 @@ static PyObject *native_wake(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(un
     Py_RETURN_NONE;
 }
 
-static PyObject *native_stats(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
-    pyprof_timer_stats stats;
-    pyprof_timer_get_stats(&stats);
-    return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKszsO}", "ticks", stats.ticks, "missed", stats.missed, "stacks",
-                         stats.stacks, "threads", stats.threads, "windows", stats.windows, "unplaced_cpu_ns",
-                         stats.unplaced_cpu_ns, "overflowed", stats.overflowed, "dropped_windows",
-                         stats.dropped_windows, "own_cpu_ns", stats.own_cpu_ns, "bytes", stats.bytes,
-                         "walk_obstacle", stats.walk_obstacle, "trusted_clocks",
-                         stats.trusted_clocks ? Py_True : Py_False);
-}
-
 static PyObject *native_prepare_after_fork(PyObject *Py_UNUSED(module), PyObject *callable) {
     pyprof_after_fork_prepare(callable == Py_None ? NULL : callable);
     Py_RETURN_NONE;
@@ -99,6 +89,10 @@ static PyObject *native_prepare_after_fork(PyObject *Py_UNUSED(module), PyObject
 static PyObject *native_schedule_after_fork(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
     pyprof_after_fork_schedule();
     Py_RETURN_NONE;
+}
+
+static PyObject *native_main_thread_id(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
+    return PyLong_FromUnsignedLong(pyprof_main_thread_id());
 }
 
 static PyObject *native_abandoned(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
@@ -114,11 +108,25 @@ static PyObject *native_threads(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED
 }
 #endif
 
+static PyObject *native_stats(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
+    pyprof_timer_stats stats = {0};
+#ifndef PYPROF_PORTABLE
+    pyprof_timer_get_stats(&stats);
+#endif
+    return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKszsO}", "ticks", stats.ticks, "missed", stats.missed, "stacks",
+                         stats.stacks, "threads", stats.threads, "windows", stats.windows, "unplaced_cpu_ns",
+                         stats.unplaced_cpu_ns, "overflowed", stats.overflowed, "dropped_windows",
+                         stats.dropped_windows, "own_cpu_ns", stats.own_cpu_ns, "bytes", stats.bytes,
+                         "walk_obstacle", stats.walk_obstacle, "trusted_clocks",
+                         stats.trusted_clocks ? Py_True : Py_False);
+}
+
 static PyObject *native_is_main_interpreter(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
     return PyBool_FromLong(PyInterpreterState_Get() == PyInterpreterState_Main());
 }
 
 static PyMethodDef methods[] = {
+    {"stats", native_stats, METH_NOARGS, NULL},
     {"is_main_interpreter", native_is_main_interpreter, METH_NOARGS, NULL},
 #ifndef PYPROF_PORTABLE
     {"start", (PyCFunction)(void (*)(void))native_start, METH_VARARGS | METH_KEYWORDS, NULL},
@@ -127,9 +135,9 @@ static PyMethodDef methods[] = {
     {"wait", native_wait, METH_O, NULL},
     {"take", native_take, METH_NOARGS, NULL},
     {"wake", native_wake, METH_NOARGS, NULL},
-    {"stats", native_stats, METH_NOARGS, NULL},
     {"prepare_after_fork", native_prepare_after_fork, METH_O, NULL},
     {"schedule_after_fork", native_schedule_after_fork, METH_NOARGS, NULL},
+    {"main_thread_id", native_main_thread_id, METH_NOARGS, NULL},
     {"abandoned", native_abandoned, METH_NOARGS, NULL},
     {"own_threads", native_own_threads, METH_NOARGS, NULL},
     {"native_threads", native_threads, METH_NOARGS, NULL},

@@ -170,6 +170,9 @@ def stats() -> _Stats:
     """Counters of this process; they go on over a restart and begin anew in the child of a fork."""
 
 def is_main_interpreter() -> bool: ...
+def main_thread_id() -> int:
+    """`threading.get_ident()` of the main thread. For 3.11 and 3.12."""
+
 def abandoned() -> bool:
     """Whether the timer thread has ended because no Python thread is left: then our others must end too."""
 

@@ -14,8 +14,11 @@ from . import _native, log
 from .collectors.sampler import Consumer, Sampler
 from .collectors.stacks import Stacks
 from .config import Config
+from .locks import Lock
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .counters import Stats
     from .export.exporter import Exporter
     from .export.series import Series
@@ -24,7 +27,9 @@ if TYPE_CHECKING:
 # A window holds at most this; the timer thread, the ring and the exporter together ring_windows + 2 of them.
 _WINDOW_BYTES = 8 * 1024 * 1024
 
-_IMPORTS_BOUND = 0.5  # seconds that a fork waits for the exporter's imports
+_IMPORTS_BOUND = 0.05  # seconds that a fork waits for the exporter's imports
+
+_UNSUPPORTED = f"profiling works on Linux only; this is {sys.platform}, or a build without the Linux parts"
 
 
 class Profiler:
@@ -36,6 +41,7 @@ class Profiler:
         self._exporter: Exporter | None = None
         self._consumer = _consumer(config)
         self._running = False
+        self._discards = False
 
     def __repr__(self) -> str:
         state = "running" if self._running else "stopped"
@@ -57,9 +63,6 @@ class Profiler:
     # All of these are called with _lock held, or where there is no other thread.
 
     def start(self) -> None:
-        # Whoever imports it first is its main thread (before 3.13): that must not be the exporter.
-        import threading  # noqa: F401
-
         self._exporter = _make_exporter(self)
         if self._exporter is not None:
             self._exporter.prepare()
@@ -86,6 +89,7 @@ class Profiler:
             raise
 
     def stop(self, flush: bool) -> None:
+        self._discards = not flush
         self._running = False
         _sampler.remove(self._consumer)
         if self._exporter is not None:
@@ -105,6 +109,9 @@ class Profiler:
 
     def take(self, timeout: float) -> "_native.Window | None":
         """The next window, for the exporter."""
+        if not self._running and self._discards:
+            self._consumer.windows.clear()
+            return None
         abandoned = _native.abandoned()
         window = _sampler.take(self._consumer, 0 if abandoned else timeout)
         if abandoned and window is None and self._exporter is not None:
@@ -125,7 +132,7 @@ def _consumer(config: Config) -> Consumer:
     )
 
 
-_lock = _native.Lock()
+_lock = Lock()
 _sampler = Sampler()
 _current: Profiler | None = None
 _hooked = False
@@ -148,9 +155,10 @@ def start(service_name: str | None = None, **options: object) -> Profiler:
     for warning in warnings:
         log.warning("%s", warning)
     if not _native.SUPPORTED:
-        return _refuse(config, f"profiling works on Linux only, not on {sys.platform}: nothing is profiled")
+        return _refuse(config, f"{_UNSUPPORTED}: nothing is profiled")
     if not _native.is_main_interpreter():
         return Profiler(config)  # the main interpreter's profiler speaks for the process
+    _hook()  # before the lock: a child forked by another thread meanwhile needs a new one
     with _lock:
         if _current is not None and _current.running:
             log.warning("start() while pyprof runs already: this call changes nothing (call stop() first)")
@@ -161,7 +169,6 @@ def start(service_name: str | None = None, **options: object) -> Profiler:
         except RuntimeError as error:
             return _refuse(config, f"not started: {error}", error)
         _current = profiler
-        _hook()
     return profiler
 
 
@@ -208,11 +215,10 @@ def stats() -> "Stats":
     native = _native.stats()
     exporter = _current.exporter if _current is not None else None
     exported = exporter.counters if exporter is not None else None
-    obstacle = native["walk_obstacle"]
     return Stats(
         running=is_running(),
         engine="current_frames",
-        engine_notes=() if obstacle is None else (f"stacks are read through the public C API: {obstacle}",),
+        engine_notes=tuple(_engine_notes(native["walk_obstacle"], native["trusted_clocks"])),
         ticks=native["ticks"],
         missed=native["missed"],
         stacks=native["stacks"],
@@ -231,15 +237,22 @@ def stats() -> "Stats":
     )
 
 
+def _engine_notes(walk_obstacle: str | None, trusted_clocks: bool) -> "Iterator[str]":
+    if walk_obstacle is not None:
+        yield f"stacks are read through the public C API: {walk_obstacle}"
+    if is_running() and not trusted_clocks:
+        yield "thread clocks are coarse here: every thread is walked at every tick, idle or not"
+
+
 def open_one_off(consumer: Consumer) -> None:
     """Sample for a one-off profile, until `close_one_off`."""
     if not _native.SUPPORTED:
-        raise RuntimeError(f"profiling works on Linux only, not on {sys.platform}")
+        raise RuntimeError(_UNSUPPORTED)
     if not _native.is_main_interpreter():
         raise RuntimeError("profiles are taken in the main interpreter only")
+    _hook()
     with _lock:
         _sampler.add(consumer)
-        _hook()
 
 
 def close_one_off(consumer: Consumer) -> None:
@@ -250,14 +263,14 @@ def close_one_off(consumer: Consumer) -> None:
 def _make_exporter(profiler: Profiler) -> "Exporter | None":
     config = profiler.config
     targets: list[Target] = []
+    if config.output is not None:  # first: a server that hangs takes all the time there is at the exit
+        from .export.files import DirectoryTarget, FileTarget, is_file
+
+        targets.append((FileTarget if is_file(config.output) else DirectoryTarget)(config.output))
     if config.exporter == "pyroscope":
         from .export.pyroscope import PyroscopeTarget
 
         targets.append(PyroscopeTarget(config))
-    if config.output is not None:
-        from .export.files import DirectoryTarget, FileTarget, is_file
-
-        targets.append((FileTarget if is_file(config.output) else DirectoryTarget)(config.output))
     if not targets:
         return None
     from .export.exporter import Exporter
@@ -351,7 +364,7 @@ def _after_fork_in_child() -> None:
     fork = _forks.pop(_thread_id(), None)
     _forks.clear()
     _native.prepare_after_fork(None)
-    _lock = _native.Lock()
+    _lock = Lock()
     _sampler = Sampler()
     imports = sys.modules.get("pyprof.export.imports")
     if imports is not None:
@@ -364,3 +377,12 @@ def _after_fork_in_child() -> None:
             _current.start_in_child()
         except Exception as error:  # the child of a fork must come up, profiled or not
             log.error("the child of a fork is not profiled: %s", error)
+        _end_with_multiprocessing(_current)
+
+
+def _end_with_multiprocessing(profiler: Profiler) -> None:
+    """Its children leave by os._exit: instead of `atexit`'s handlers it runs its own finalizers."""
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        # A finalizer registered here would not last: the child forgets its parent's first thing.
+        util.register_after_fork(profiler, lambda _: util.Finalize(None, stop, exitpriority=-1000))

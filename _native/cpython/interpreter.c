@@ -32,6 +32,14 @@ bool pyprof_is_finalizing(void) {
 #endif
 }
 
+unsigned long pyprof_main_thread_id(void) {
+#if PYPROF_KNOWN_LAYOUT
+    return (unsigned long)_PyRuntime.main_thread;
+#else
+    return 0;
+#endif
+}
+
 uint64_t pyprof_native_thread_id(PyThreadState *tstate) {
 #if PYPROF_KNOWN_LAYOUT && PYPROF_HAS_DEBUG_OFFSETS
     if (layout_trusted) {

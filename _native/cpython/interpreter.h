@@ -59,6 +59,9 @@ void pyprof_stop_the_world(PyInterpreterState *interp);
 void pyprof_start_the_world(PyInterpreterState *interp);
 bool pyprof_is_free_threaded(void);
 
+/* Python's identifier of the main thread, which need not be the one that imported `threading` first. */
+unsigned long pyprof_main_thread_id(void);
+
 bool pyprof_is_finalizing(void); /* from any thread, attached or not */
 
 /* Calls `callback` with each code object of this interpreter that is about to be freed, still intact, on the

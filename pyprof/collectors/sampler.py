@@ -3,6 +3,7 @@
 from collections import deque
 
 from pyprof import _native
+from pyprof.locks import Lock
 
 _NS = 1_000_000_000
 
@@ -43,7 +44,7 @@ class Sampler:
 
     def __init__(self) -> None:
         self._consumers: list[Consumer] = []
-        self._distributing = _native.Lock()
+        self._distributing = Lock()
 
     def add(self, consumer: Consumer) -> None:
         """Sample for `consumer` from now on. RuntimeError where no thread can be had."""

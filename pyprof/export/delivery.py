@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from .. import log
+from . import imports
 
 if TYPE_CHECKING:
     from .._native import Window
@@ -69,6 +70,8 @@ class Delivery:
         give_up_at: time.monotonic at which no target may go on; each has its own `timeout` besides.
         Returns None when the window is done with, else which targets have it: `cut` came in between.
         """
+        if not imports.load("log"):
+            return has_it
         layouts: dict[bool, Sequence[Series]] = {}
         lost = False
         for index, target in enumerate(self.targets):

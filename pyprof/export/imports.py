@@ -2,7 +2,8 @@
 
 A child that is forked while a thread imports inherits that thread's import locks, held for ever: it hangs
 when it imports the same module. So all of it is imported here in one go, and the hook before a fork takes
-the same lock (`hold`), with a bound: the forking thread may itself be inside an import that ours waits for.
+the same lock (`hold`), with a bound: the forking thread may itself be inside an import that ours waits for,
+and beside busy threads imports take their time. A child forked in the middle of them undoes them.
 
 The lock must be one of the interpreter, not of gevent: the hook runs in the hub's thread, where a patched
 lock would switch to other greenlets in the middle of a fork. `unpatched.allocate_lock` sees to that if
@@ -13,6 +14,7 @@ the hub's thread blocks as a whole, which is what a fork needs.
 import _thread
 import sys
 
+from .main_thread import import_threading
 from .unpatched import allocate_lock, is_patched
 
 exporter_thread = 0
@@ -20,9 +22,11 @@ exporter_thread = 0
 
 _lock = allocate_lock()
 _loaded: set[str] = set()
+_importing_thread = 0
 
 _PROTOBUF = ("google.protobuf.descriptor_pb2", "google.protobuf.message", "google.protobuf.message_factory")
 _GROUPS = {
+    "log": ("logging",),  # registers hooks for forks, which must not come in the middle of one
     "files": ("pyprof.pprof", *_PROTOBUF),
     "http": (
         "pyprof.export.http",
@@ -38,17 +42,20 @@ _GROUPS = {
 
 
 def load(group: str) -> bool:
-    """Import what a group of targets needs: `files` or `http`. False where a fork is under way: try again.
+    """Import what the log or a group of targets needs: `log`, `files`, `http`. False where a fork is under way.
 
-    It does not wait for the fork, which may be waiting for this thread to end.
+    Then try again: it does not wait for the fork, which may be waiting for this thread to end.
     """
+    global _importing_thread
     if group in _loaded:
         return True
     if not _lock.acquire(blocking=False):
         return False
     try:
+        _importing_thread = _thread.get_ident()
         import importlib
 
+        import_threading()
         hub = "gevent" in sys.modules and "urllib3" not in sys.modules
         for module in _GROUPS[group]:
             importlib.import_module(module)
@@ -77,6 +84,18 @@ def release() -> None:
 
 
 def after_fork_child() -> None:
-    """In a child whose parent could not `hold`: a new lock."""
+    """In a child whose parent could not `hold`: a new lock, and the imports that were under way undone.
+
+    Nobody goes on with them here: the modules would stay half made, and locked for whoever imports them.
+    """
     global _lock
     _lock = allocate_lock()
+    import _frozen_importlib
+
+    locks = getattr(_frozen_importlib, "_module_locks", {})
+    for name, reference in list(locks.items()):
+        if getattr(reference(), "owner", None) == _importing_thread:
+            locks.pop(name, None)
+            module = sys.modules.get(name)
+            if getattr(getattr(module, "__spec__", None), "_initializing", False):
+                sys.modules.pop(name, None)
