@@ -42,7 +42,7 @@ _GROUPS = {
 
 
 def load(group: str) -> bool:
-    """Import what the log or a group of targets needs: `log`, `files`, `http`. False where a fork is under way.
+    """Import what the log or a group of targets needs: `log`, `files`, `http`. False while a process forks.
 
     Then try again: it does not wait for the fork, which may be waiting for this thread to end.
     """
