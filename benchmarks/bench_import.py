@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .harness import ROOT, installed, machine, note, print_table, received, save, sink, warn_if_busy, worker
-from .profilers import PROFILERS
+from .profilers import PROFILERS, environment
 
 NAMES = ("pyprof", "pyroscope", "ddtrace")
 DISTRIBUTIONS = {"pyprof": "pyprof-agent", "pyroscope": "pyroscope-io", "ddtrace": "ddtrace"}
@@ -53,7 +53,7 @@ def medians(name: str, rounds: int, url: str, **request: Any) -> dict[str, float
             "benchmarks.import_worker",
             {"profiler": name, "url": url, **request},
             timeout=120,
-            **PROFILERS[name].environ,
+            **environment(name, url),
         )
         for _ in range(rounds)
     ]

@@ -32,7 +32,7 @@ from .harness import (
     worker,
 )
 from .harness import sink as local_sink
-from .profilers import PEERS, PROFILERS
+from .profilers import PEERS, PROFILERS, environment
 
 WORKER = "benchmarks.overhead_worker"
 WORKLOADS = {"talk": "talk's program", "flask": "Flask application"}
@@ -72,7 +72,7 @@ def measure(arguments: argparse.Namespace, names: list[str], url: str, library: 
                         "url": url,
                     },
                     timeout=120 + share * arguments.block * 10,
-                    **PROFILERS[name].environ,
+                    **environment(name, url),
                 )
                 for clock in ("wall", "app_cpu"):
                     slow[workload][name][clock] += slowdowns(result, clock)
@@ -91,7 +91,7 @@ def measure(arguments: argparse.Namespace, names: list[str], url: str, library: 
                 },
                 timeout=120 + 5 * (arguments.steady + arguments.warm_up),
                 EMPTY_LOOP=library,
-                **PROFILERS[name].environ,
+                **environment(name, url),
             )
             after = received(url)
             own[workload][name]["uploads"] = sum(after["requests"].values()) - sum(

@@ -21,6 +21,9 @@ class Profiler(ABC):
     module: str = ""
     """What must be installed."""
     environ: dict[str, str] = {}  # noqa: RUF012  (never changed)
+    """What its process needs in its environment."""
+    url_variable: str = ""
+    """Where it takes the address of the server from, at import, if it does not take it as an argument."""
 
     @abstractmethod
     def start(self, url: str) -> None: ...
@@ -90,6 +93,7 @@ class Pyroscope(Profiler):
 class Ddtrace(Profiler):
     title = "ddtrace (default)"
     module = "ddtrace"
+    url_variable = "DD_TRACE_AGENT_URL"
     environ = {  # noqa: RUF012
         "DD_SERVICE": "benchmark",
         "DD_PROFILING_UPLOAD_INTERVAL": "10",
@@ -107,7 +111,6 @@ class Ddtrace(Profiler):
         self.profiler: Any = None
 
     def start(self, url: str) -> None:
-        os.environ["DD_TRACE_AGENT_URL"] = url
         from ddtrace.profiling import Profiler as DatadogProfiler
 
         self.profiler = DatadogProfiler()
@@ -134,6 +137,12 @@ PROFILERS: dict[str, type[Profiler]] = {
     "ddtrace-100": DdtraceFixed,
 }
 PEERS = ("pyroscope", "ddtrace", "ddtrace-100")
+
+
+def environment(name: str, url: str) -> dict[str, str]:
+    """The environment of a process that runs this profiler."""
+    profiler = PROFILERS[name]
+    return {**profiler.environ, **({profiler.url_variable: url} if profiler.url_variable else {})}
 
 
 def check(profiler: Profiler) -> None:

@@ -36,8 +36,9 @@ pytestmark = pytest.mark.accuracy
 
 
 def test_bursts_are_charged_to_the_function_that_burns(recorded: Record) -> None:
-    # No phase but the burst takes CPU: nothing statistical, any tick charged to `rest` is a mistake.
-    recorded("burst").check()
+    # Some 160 ticks find a thread on a CPU; what is not the burst (going to sleep, waking up) takes 1 % of the
+    # CPU, so 1.6 ticks of 0.6 points on average, and more than 8 in less than one run of 1,000.
+    recorded("burst").check(points=4)
 
 
 def test_three_threads_in_a_known_ratio_beside_twenty_idle_ones(recorded: Record) -> None:

@@ -1,28 +1,42 @@
-"""Burns 5 ms, then sleeps 150 ms, over and over: half a sampling period, asleep at nearly every tick."""
+"""Eight threads that burn 5 ms, then sleep 150 ms: half a sampling period, asleep at nearly every tick."""
 
+import threading
 from time import sleep, thread_time
 
 from recording import Truth, record
 
 
-def burst(truth: Truth) -> None:
-    begin = thread_time()
+def burst(begin: float) -> None:
     while thread_time() < begin + 0.005:
         for _ in range(200):
             pass
-    truth.add_flat("__main__.burst", thread_time() - begin)
 
 
-def rest(truth: Truth) -> None:
-    begin = thread_time()
+def rest() -> None:
     sleep(0.150)
-    truth.add_flat("__main__.rest", thread_time() - begin)
+
+
+def bursts(truth: Truth, number: int) -> None:
+    sleep(0.019 * number)
+    burning = resting = 0.0
+    for _ in range(40):
+        begin = thread_time()
+        burst(begin)
+        between = thread_time()
+        rest()
+        burning += between - begin
+        resting += thread_time() - between
+    truth.add_flat("__main__.burst", burning)
+    truth.add_flat("__main__.rest", resting)
+    truth.end_thread()
 
 
 def run(truth: Truth) -> None:
-    for _ in range(40):
-        burst(truth)
-        rest(truth)
+    threads = [threading.Thread(target=bursts, args=(truth, number)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 record(run)
