@@ -320,6 +320,8 @@ def _before_fork() -> None:
     if _host_is_single_threaded():
         # CPython warns when a process with threads forks; a host that has none shall not hear of ours.
         _pause_for_fork()
+    if imports is not None:
+        imports.join_fork_of_logging()
 
 
 def _thread_id() -> int:

@@ -94,8 +94,25 @@ def after_fork_child() -> None:
 
     locks = getattr(_frozen_importlib, "_module_locks", {})
     for name, reference in list(locks.items()):
-        if getattr(reference(), "owner", None) == _importing_thread:
-            locks.pop(name, None)
-            module = sys.modules.get(name)
-            if getattr(getattr(module, "__spec__", None), "_initializing", False):
-                sys.modules.pop(name, None)
+        if getattr(reference(), "owner", None) != _importing_thread:
+            continue
+        locks.pop(name, None)
+        if _is_half_made(sys.modules.get(name)):
+            # With its submodules: a package made anew would not have those as attributes.
+            for module in [name, *(other for other in sys.modules if other.startswith(f"{name}."))]:
+                sys.modules.pop(module, None)
+
+
+def join_fork_of_logging() -> None:
+    """Last before a fork: what `logging` would have done by now, had it been there when the fork began.
+
+    Its hook for the time afterwards runs in any case, and complains on stderr of a lock that nobody holds.
+    """
+    logging = sys.modules.get("logging")
+    lock = getattr(logging, "_lock", None)
+    if lock is not None and not _is_half_made(logging) and not lock._is_owned():
+        lock.acquire()
+
+
+def _is_half_made(module: object) -> bool:
+    return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))

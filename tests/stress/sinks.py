@@ -33,7 +33,9 @@ class Pushed:
     def pids(self) -> set[int]:
         """The numeric label `pid` of the samples, and the pid that the comment tells."""
         told = {int(c.split()[1].rstrip(",")) for c in self.profile.comments if c.startswith("pid ")}
-        return {int(label.value) for s in self.profile.samples for label in s.labels if label.key == "pid"} | told
+        return {
+            int(label.value) for s in self.profile.samples for label in s.labels if label.key == "pid"
+        } | told
 
 
 def series_of(body: bytes) -> list[Pushed]:
@@ -120,7 +122,9 @@ def _read_request(connection: socket.socket) -> bytes:
             return b""
         data += piece
     head, _, body = data.partition(b"\r\n\r\n")
-    lengths = [line.split(b":")[1] for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")]
+    lengths = [
+        line.split(b":")[1] for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
+    ]
     while len(body) < int(lengths[0]):
         piece = connection.recv(65536)
         if not piece:

@@ -1,0 +1,301 @@
+"""Forks of a process with threads: every child comes up, is profiled under its own pid, and nothing hangs.
+
+Seen to fail, each with one line changed:
+- `_after_fork_in_child` makes no new `_lock`: `test_children_of_a_thread` hangs (the lock was held);
+- `reset_child` not registered (`pthread_atfork`): children find "the timer thread is already running" and
+  deliver nothing in `test_a_storm_of_forks`;
+- `Wire.after_fork_child` keeps its lock and connection: children of `test_a_storm_of_forks` upload over the
+  parent's connection or wait for its lock for ever;
+- `_before_fork` without `imports.hold`: the children of `test_a_fork_while_uploads_import` hang in `import`;
+- `_end_with_multiprocessing` not called: no profile of a `multiprocessing.Process` arrives.
+"""
+
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyprof import pprof
+
+QUIET = ["-W", "ignore::DeprecationWarning"]  # these hosts have threads of their own, and are told so
+CHILD = """
+import os, signal, sys, threading, time
+import pyprof
+
+def burn(seconds):
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        sum(range(100))
+
+def child_work():
+    burn(0.03)
+
+def fork(work=child_work, at_end=pyprof.stop):
+    "The child works, stops pyprof and leaves; an alarm kills it if it hangs."
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(40)
+        code = 9
+        try:
+            work()
+            at_end()
+            code = 0
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(code)
+    return pid
+
+def reap(pids):
+    for pid in pids:
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if code:
+            print("child", pid, "ended with", code, flush=True)
+            os._exit(1)
+        print(pid, flush=True)
+
+def spin():
+    while True:
+        sum(range(1000))
+        time.sleep(0)
+"""
+STORM = (
+    CHILD
+    + """
+forks, url, output = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+options = dict(output=output) if output else {}
+for _ in range(4):
+    threading.Thread(target=spin, daemon=True).start()
+pyprof.start("storm", server_url=url, upload_interval=0.1, exit_timeout=30 if not output else 1,
+             sample_rate=1000, **options)
+while pyprof.stats().windows < 3 or output and not pyprof.stats().files_written:
+    burn(0.02)
+print("parent", os.getpid(), flush=True)
+running = []
+for n in range(forks):
+    running.append(fork())
+    if len(running) == 8:
+        reap(running)
+        running = []
+    burn(0.003)
+reap(running)
+before = pyprof.stats()
+assert before.running and before.upload_failures == 0 or output, before
+burn(0.05)
+after = pyprof.stats()
+assert after.ticks > before.ticks and after.stacks > before.stacks, "the parent is not sampled any more"
+os._exit(0)
+"""
+)
+
+
+def children_of(stdout: str) -> tuple[int, set[int]]:
+    words = stdout.split()
+    assert words[0] == "parent", stdout
+    return int(words[1]), {int(word) for word in words[2:]}
+
+
+def functions(profile: pprof.Profile) -> set[str]:
+    return {n for sample in profile.samples for location in sample.locations for n in location.names()}
+
+
+@pytest.mark.parametrize("forks", [40, pytest.param(200, marks=pytest.mark.slow)])
+def test_a_storm_of_forks(forks: int, run_python: Any, sink: Any) -> None:
+    here = sink()
+    result = run_python(STORM, str(forks), here.url, "", options=QUIET, timeout=60 + forks, check=True)
+    parent, children = children_of(result.stdout)
+    assert len(children) == forks
+    worked = set()
+    for series in here.series():
+        assert len(series.pids) == 1, series
+        (pid,) = series.pids
+        assert series.labels["role"] == ("main" if pid == parent else "child")
+        if pid != parent and "child_work" in functions(series.profile):
+            worked.add(pid)
+    assert worked == children
+
+
+@pytest.mark.parametrize("forks", [24, pytest.param(200, marks=pytest.mark.slow)])
+def test_a_storm_beside_a_server_that_never_answers(
+    forks: int, run_python: Any, sink: Any, tmp_path: Path
+) -> None:
+    """The files are there all the same: a target that hangs does not keep the others from their profiles."""
+    here = sink("hangs")
+    result = run_python(
+        STORM, str(forks), here.url, str(tmp_path / "out"), options=QUIET, timeout=60 + forks, check=True
+    )
+    _, children = children_of(result.stdout)
+    worked = {
+        int(file.name.split("-")[1])
+        for file in (tmp_path / "out").iterdir()
+        if "child_work" in functions(pprof.read(file))
+    }
+    assert worked >= children
+    assert here.bodies, "no upload was under way"
+
+
+def test_children_of_a_thread(run_python: Any, sink: Any) -> None:
+    """Forked by threads while another thread starts, stops and flushes, so that locks are held."""
+    program = (
+        CHILD
+        + """
+def restless():
+    while True:
+        pyprof.start("restless", server_url=sys.argv[1], sample_rate=1000)
+        pyprof.flush(0.01)
+        pyprof.stop(flush=False)
+
+threading.Thread(target=restless, daemon=True).start()
+def forking():
+    for _ in range(10):
+        reap([fork(at_end=lambda: pyprof.stop(flush=False))])
+forkers = [threading.Thread(target=forking) for _ in range(2)]
+for thread in forkers: thread.start()
+for thread in forkers: thread.join()
+os._exit(0)
+"""
+    )
+    result = run_python(program, sink().url, options=QUIET, timeout=120, check=True)
+    assert len(result.stdout.split()) == 20
+
+
+def test_children_of_children(run_python: Any, sink: Any) -> None:
+    program = (
+        CHILD
+        + """
+pyprof.start("family", server_url=sys.argv[1], exit_timeout=30)
+def generation(n):
+    child_work()
+    if n:
+        reap([fork(lambda: generation(n - 1))])
+reap([fork(lambda: generation(3))])
+os._exit(0)
+"""
+    )
+    here = sink()
+    result = run_python(program, here.url, options=QUIET, timeout=120, check=True)
+    descendants = {int(word) for word in result.stdout.split()}
+    assert len(descendants) == 4
+    assert {pid for series in here.series() for pid in series.pids} >= descendants
+
+
+@pytest.mark.parametrize("seconds", [0.02, 1], ids=["short", "longer than a fork waits"])
+def test_a_fork_while_uploads_import(seconds: float, run_python: Any, sink: Any) -> None:
+    """A module that the exporter is in the middle of importing can be imported in the child."""
+    program = (
+        CHILD
+        + """
+importing = threading.Event()
+class Slow:
+    "Lets the fork begin while the exporter is inside the import of `requests`."
+    def find_spec(self, name, path=None, target=None):
+        if name == "requests.adapters":
+            importing.set()
+            time.sleep(float(sys.argv[2]))
+
+def imports():
+    assert pyprof.flush(30)
+    import requests.adapters
+    assert requests.adapters.HTTPAdapter
+
+sys.meta_path.insert(0, Slow())
+pyprof.start(server_url=sys.argv[1], upload_interval=0.1)
+assert importing.wait(30)
+reap([fork(imports)])
+assert pyprof.flush(30)
+"""
+    )
+    here = sink()
+    result = run_python(program, here.url, str(seconds), options=QUIET, timeout=90, check=True)
+    assert len(result.stdout.split()) == 1
+    assert result.stderr == ""
+    assert here.bodies, "the parent's uploads go on"
+
+
+def test_a_profile_block_across_a_fork(run_python: Any) -> None:
+    """The block is the parent's; the child leaves it without harm, and its counters begin anew."""
+    program = (
+        CHILD
+        + """
+for continuous in (False, True):
+    if continuous:
+        pyprof.start(exporter="none", sample_rate=500)
+    with pyprof.profile() as p:
+        burn(0.03)
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(30)
+            assert pyprof.stats().windows == 0 and pyprof.stats().uploads == 0
+            burn(0.03)
+    text = p.top()
+    if pid == 0:
+        with pyprof.profile() as own:
+            child_work()
+        pyprof.stop()
+        os._exit(0 if "burn" in own.top() and len(os.listdir("/proc/self/task")) == 1 else 3)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert "burn" in text, text
+"""
+    )
+    run_python(program, options=QUIET, check=True)
+
+
+@pytest.mark.parametrize("method", [m for m in multiprocessing.get_all_start_methods() if m != "forkserver"])
+def test_multiprocessing(method: str, run_python: Any, sink: Any, tmp_path: Path) -> None:
+    """Its children leave by os._exit, before `atexit`; what they did arrives nevertheless."""
+    script = tmp_path / "app.py"
+    script.write_text(
+        """
+import multiprocessing, os, sys, time
+import pyprof
+
+def burn(seconds):
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        sum(range(100))
+
+def child_work(n=0):
+    burn(0.05)
+    return os.getpid()
+
+if __name__ == "__main__":
+    method, url = sys.argv[1:]
+    pyprof.start(server_url=url, exit_timeout=30)
+    context = multiprocessing.get_context(method)
+    processes = [context.Process(target=child_work) for _ in range(3)]
+    for process in processes: process.start()
+    for process in processes: process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    with context.Pool(2) as pool:
+        workers = set(pool.map(child_work, range(6)))
+        pool.close()
+        pool.join()
+    print(*(process.pid for process in processes))
+    print(*workers)
+"""
+    )
+    here = sink()
+    result = run_python(script, method, here.url, options=QUIET, timeout=90, check=True)
+    assert result.stderr == ""
+    expected = {int(word) for word in result.stdout.split()}
+    worked = {
+        pid
+        for series in here.series()
+        for pid in series.pids
+        if any(name.endswith("child_work") for name in functions(series.profile))
+    }
+    assert worked >= expected if method == "fork" else worked.isdisjoint(expected)
+
+
+def test_preexec_functions(run_python: Any) -> None:
+    """subprocess with `preexec_fn` runs the fork hooks, then replaces the child."""
+    program = """
+import os, subprocess, sys, threading, pyprof
+pyprof.start(exporter="none", sample_rate=1000)
+for _ in range(10):
+    done = subprocess.run(["true"], preexec_fn=os.setsid, timeout=30)
+    assert done.returncode == 0
+assert pyprof.is_running()
+"""
+    assert run_python(program, options=QUIET, timeout=120, check=True).stderr == ""
