@@ -53,6 +53,18 @@ static PyObject *native_stop(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(un
     Py_RETURN_NONE;
 }
 
+static PyObject *native_pause(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
+    pyprof_timer_pause();
+    Py_RETURN_NONE;
+}
+
+static PyObject *native_resume(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
+    if (pyprof_timer_resume() < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 static PyObject *native_rotate(PyObject *Py_UNUSED(module), PyObject *timeout) {
     int64_t timeout_ns = pyprof_seconds_to_ns(timeout);
     return timeout_ns < 0 ? NULL : PyBool_FromLong(pyprof_timer_rotate(timeout_ns));
@@ -131,6 +143,8 @@ static PyMethodDef methods[] = {
 #ifndef PYPROF_PORTABLE
     {"start", (PyCFunction)(void (*)(void))native_start, METH_VARARGS | METH_KEYWORDS, NULL},
     {"stop", native_stop, METH_NOARGS, NULL},
+    {"pause", native_pause, METH_NOARGS, NULL},
+    {"resume", native_resume, METH_NOARGS, NULL},
     {"rotate", native_rotate, METH_O, NULL},
     {"wait", native_wait, METH_O, NULL},
     {"take", native_take, METH_NOARGS, NULL},

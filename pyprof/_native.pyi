@@ -134,6 +134,12 @@ def start(
 def stop() -> None:
     """End the timer thread, join it, and push the window it was filling onto the ring."""
 
+def pause() -> None:
+    """End the timer thread for a fork; `resume` goes on with the window it was filling. `stop` ends that, too."""
+
+def resume() -> None:
+    """After `pause`, else nothing. RuntimeError where no thread can be had; then it is as after `stop`."""
+
 def rotate(timeout: float) -> bool:
     """Push the current window onto the ring now; whether that happened within `timeout` seconds."""
 

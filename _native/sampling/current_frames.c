@@ -59,20 +59,24 @@ static bool take_attached(const pyprof_snapshot_request *request, PyThreadState 
 
 static bool is_held(const void *holder) { return holder != NULL && holder != PYPROF_UNKNOWN_HOLDER; }
 
-enum { FIRST_PATIENCE_NS = 50000, LONGEST_PATIENCE_NS = 2000000 };
+/* Longer than the holder goes without a safe point, unless it is in a C call. Or it is a thread of a
+ * subinterpreter with the same GIL, which serves no call of ours: it must be asked to let go. */
+enum { FIRST_PATIENCE_NS = 50000, LONGEST_PATIENCE_NS = 2000000, ATTACH_AFTER_NS = 50000000 };
 
 static bool take_by_pending_call(const pyprof_snapshot_request *request, PyThreadState *own) {
     pending.request = request;
     __atomic_store_n(&pending.state, REQUESTED, __ATOMIC_RELEASE);
     bool posted = post(request->interp);
     int64_t patience = FIRST_PATIENCE_NS;
+    const int64_t attach_at = pyprof_monotonic_ns() + ATTACH_AFTER_NS;
     uint32_t state;
     while ((state = __atomic_load_n(&pending.state, __ATOMIC_ACQUIRE)) == REQUESTED || state == TAKING) {
         if (state == REQUESTED && pyprof_is_finalizing()) {
             if (claim()) {
                 break; /* nobody can serve it any more */
             }
-        } else if (state == REQUESTED && (!posted || !is_held(pyprof_gil_holder(request->interp)))) {
+        } else if (state == REQUESTED && (!posted || !is_held(pyprof_gil_holder(request->interp)) ||
+                                          pyprof_monotonic_ns() >= attach_at)) {
             /* Nobody is there to run the call: the holder went to sleep without a safe point. Or that cannot
              * be told: then the call may still be served while this waits. */
             PyEval_RestoreThread(own);

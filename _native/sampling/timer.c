@@ -30,6 +30,7 @@ static struct {
     /* Written by others, read by the thread. */
     uint32_t commands;               /* atomic, futex: goes up with every wish */
     bool stop_wanted, rotate_wanted; /* atomic */
+    bool paused; /* set before the thread is told to stop; then it leaves everything as it is */
 
     /* Written by the thread, read by others. */
     uint32_t rotations;       /* atomic, futex */
@@ -44,6 +45,7 @@ static struct {
     pyprof_frame native_frame; /* stands for a thread that runs no Python code */
     uint64_t random;
     int64_t last_tick_ns; /* monotonic: up to here wall time is in a window */
+    int64_t deadline_ns;  /* of the next tick */
     int64_t window_start_ns;
     int64_t window_start_unix_ns;
     const void *newest_thread;
@@ -224,7 +226,6 @@ static void miss(uint64_t ticks) {
 }
 
 static void run_until_stopped(void) {
-    int64_t deadline = timer.last_tick_ns + next_gap();
     int64_t window_end = timer.window_start_ns + timer.options.window_ns;
     for (;;) {
         uint32_t commands = __atomic_load_n(&timer.commands, __ATOMIC_ACQUIRE);
@@ -239,14 +240,14 @@ static void run_until_stopped(void) {
             __atomic_add_fetch(&timer.rotations, 1, __ATOMIC_RELEASE);
             pyprof_futex_wake(&timer.rotations);
         }
-        if (now < deadline) {
-            pyprof_futex_wait(&timer.commands, commands, deadline);
+        if (now < timer.deadline_ns) {
+            pyprof_futex_wait(&timer.commands, commands, timer.deadline_ns);
             continue;
         }
         tick(now);
-        deadline += next_gap();
+        timer.deadline_ns += next_gap();
         uint64_t missed = 0;
-        for (now = pyprof_monotonic_ns(); deadline <= now; deadline += next_gap()) {
+        for (now = pyprof_monotonic_ns(); timer.deadline_ns <= now; timer.deadline_ns += next_gap()) {
             missed++;
         }
         if (missed > 0) {
@@ -267,16 +268,22 @@ static void settle_everything(int64_t now) {
     timer.last_tick_ns = now;
 }
 
+static void end_everything(void) {
+    int64_t now = pyprof_monotonic_ns();
+    settle_everything(now);
+    finish_window(now);
+}
+
 static void timer_main(void *unused) {
     (void)unused;
     prctl(PR_SET_TIMERSLACK, 1);
     timer.own = pyprof_current_frames_attachable(timer.interp);
     if (timer.own != NULL) {
         run_until_stopped();
-        int64_t now = pyprof_monotonic_ns();
-        settle_everything(now);
-        finish_window(now);
-        pyprof_ring_wake();
+        if (!timer.paused) {
+            end_everything();
+            pyprof_ring_wake();
+        }
         if (!pyprof_is_finalizing()) {
             pyprof_current_frames_end(timer.own);
         }
@@ -308,9 +315,14 @@ static void release_everything(void) {
     }
 }
 
+static bool start_thread(void) {
+    timer.thread = pyprof_own_thread_start(timer_main, NULL, "pyprof-timer", TIMER_STACK_BYTES);
+    return timer.thread != NULL;
+}
+
 int pyprof_timer_start(const pyprof_timer_options *options) {
     static bool watches_forks;
-    if (timer.thread != NULL) {
+    if (timer.thread != NULL || timer.paused) {
         PyErr_SetString(PyExc_RuntimeError, "the timer thread is already running");
         return -1;
     }
@@ -343,9 +355,9 @@ int pyprof_timer_start(const pyprof_timer_options *options) {
     timer.stats.trusted_clocks = trust_clocks;
     pyprof_ring_set_capacity(options->ring_windows);
     timer.last_tick_ns = pyprof_monotonic_ns();
+    timer.deadline_ns = timer.last_tick_ns + next_gap();
     begin_window(timer.last_tick_ns);
-    timer.thread = pyprof_own_thread_start(timer_main, NULL, "pyprof-timer", TIMER_STACK_BYTES);
-    if (timer.thread == NULL) {
+    if (!start_thread()) {
         release_everything();
         PyErr_SetString(PyExc_RuntimeError, "no thread could be started for the timer");
         return -1;
@@ -359,14 +371,43 @@ static void command(bool *wish) {
     pyprof_futex_wake(&timer.commands);
 }
 
-void pyprof_timer_stop(void) {
-    if (timer.thread == NULL) {
-        return;
-    }
+static void end_thread(void) {
     command(&timer.stop_wanted);
     Py_BEGIN_ALLOW_THREADS pyprof_own_thread_join(timer.thread, INT64_MAX);
     Py_END_ALLOW_THREADS timer.thread = NULL;
+}
+
+void pyprof_timer_stop(void) {
+    if (timer.thread != NULL) {
+        end_thread();
+    } else if (timer.paused) {
+        timer.paused = false;
+        end_everything();
+    } else {
+        return;
+    }
     release_everything();
+}
+
+void pyprof_timer_pause(void) {
+    if (timer.thread != NULL) {
+        timer.paused = true;
+        end_thread();
+    }
+}
+
+int pyprof_timer_resume(void) {
+    if (!timer.paused) {
+        return 0;
+    }
+    timer.paused = timer.stop_wanted = false;
+    if (!start_thread()) {
+        end_everything();
+        release_everything();
+        PyErr_SetString(PyExc_RuntimeError, "no thread could be started for the timer");
+        return -1;
+    }
+    return 0;
 }
 
 bool pyprof_timer_rotate(int64_t timeout_ns) {

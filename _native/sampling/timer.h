@@ -1,9 +1,9 @@
 /* The timer thread: wakes at absolute deadlines with random gaps, has a snapshot taken, and adds it to the
  * window.
  *
- * One per process, in the main interpreter only. `start`, `stop` and `rotate` are called attached, by one
- * thread at a time (the profiler's lock); they release the GIL while they wait. The timer thread holds no
- * lock while it attaches. Finished windows go to the ring.
+ * One per process, in the main interpreter only. `start`, `stop`, `rotate`, `pause` and `resume` are called
+ * attached, by one thread at a time (the profiler's lock); they release the GIL while they wait. The timer
+ * thread holds no lock while it attaches. Finished windows go to the ring.
  *
  * Gaps between ticks are independent and uniform in [1/2, 3/2] of the period, so that no loop of the
  * application can keep step with them; a sample weighs the time (or the thread's CPU time) since the sample
@@ -35,6 +35,13 @@ typedef struct {
 /* 0, or -1 with a Python error set. */
 int pyprof_timer_start(const pyprof_timer_options *options);
 void pyprof_timer_stop(void);
+
+/* For a fork: ends the thread, and starts it again with the window, the clocks and the next deadline that it
+ * had. What passes in between is in the sample after it. `resume` does nothing where nothing is paused; -1
+ * with a Python error set if there can be no thread: then it is as after `stop`. */
+void pyprof_timer_pause(void);
+int pyprof_timer_resume(void);
+
 bool pyprof_timer_rotate(int64_t timeout_ns);
 
 /* Whether the timer thread has ended by itself because no Python thread is left. That is how a child ends

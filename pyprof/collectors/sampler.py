@@ -48,29 +48,35 @@ class Sampler:
 
     def add(self, consumer: Consumer) -> None:
         """Sample for `consumer` from now on. RuntimeError where no thread can be had."""
-        self.pause()
+        self._stop()
         self._consumers.append(consumer)
         try:
-            self.resume()
+            self._start()
         except RuntimeError:
             self._consumers.remove(consumer)
-            self.resume()
+            self._start()
             raise
 
     def remove(self, consumer: Consumer) -> None:
         """The end of `add`. The windows of `consumer` are complete afterwards."""
         if consumer in self._consumers:
-            self.pause()
+            self._stop()
             self._consumers.remove(consumer)
-            self.resume()
+            self._start()
 
     def pause(self) -> None:
-        """End the timer thread. What it has sampled is with the consumers."""
+        """End the timer thread for a fork. The window that it was filling stays open."""
+        _native.pause()
+
+    def resume(self) -> None:
+        """Start it again after `pause`. RuntimeError where no thread can be had."""
+        _native.resume()
+
+    def _stop(self) -> None:
         _native.stop()
         self._distribute()
 
-    def resume(self) -> None:
-        """Start it again, if anybody wants it."""
+    def _start(self) -> None:
         wanted = self._consumers
         if wanted:
             _native.start(
