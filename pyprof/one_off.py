@@ -3,6 +3,7 @@
 import os
 from typing import TYPE_CHECKING
 
+from . import _native
 from .collectors.sampler import Consumer
 from .collectors.stacks import Stacks
 from .config import Config
@@ -87,10 +88,14 @@ class OneOff:
             raise RuntimeError(
                 "the profile is complete when its block has ended (`with pyprof.profile() as p:`)"
             )
+        # None in the child of a fork within the block, which leaves it as the parent does.
+        windows = self._consumer.windows or [
+            _native.Window(period_ns=round(1e9 / self._consumer.sample_rate))
+        ]
         return merge(
             [
                 read(series.pprof)
-                for window in self._consumer.windows
+                for window in windows
                 for series in self._stacks.encode(window, combined=True)
             ]
         )
@@ -108,4 +113,7 @@ def profile(*, sample_rate: float = 1000, **options: object) -> OneOff:
             raise ValueError(
                 f"profile() has no option {name!r}: it takes sample_rate, {', '.join(sorted(_OPTIONS))}"
             )
-    return OneOff(Config(sample_rate=sample_rate, **options))
+    config = Config(sample_rate=sample_rate, **options)
+    if not (config.cpu or config.wall):
+        raise ValueError("cpu and wall must not both be False: there is nothing else to profile")
+    return OneOff(config)
