@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .counters import Stats
+    from .export.delivery import Counters
     from .export.exporter import Exporter
     from .export.series import Series
     from .export.target import Target
@@ -35,8 +36,11 @@ _UNSUPPORTED = f"profiling works on Linux only; this is {sys.platform}, or a bui
 class Profiler:
     """What `pyprof.start()` returns."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, previous: "Profiler | None" = None) -> None:
+        """previous: the one that ran before in this process; its counters go on."""
         self.config = config
+        self._counters = previous.counters if previous is not None else None
+        self._dropped_before = previous.dropped_windows if previous is not None else 0
         self._stacks = Stacks(config, "main")
         self._exporter: Exporter | None = None
         self._consumer = _consumer(config)
@@ -58,13 +62,20 @@ class Profiler:
     @property
     def dropped_windows(self) -> int:
         """Windows that were finished but not taken by the exporter in time."""
-        return self._consumer.dropped
+        return self._dropped_before + self._consumer.dropped
+
+    @property
+    def counters(self) -> "Counters | None":
+        """What was delivered, if anything was to be."""
+        return self._exporter.counters if self._exporter is not None else self._counters
 
     # All of these are called with _lock held, or where there is no other thread.
 
     def start(self) -> None:
         self._exporter = _make_exporter(self)
         if self._exporter is not None:
+            if self._counters is not None:
+                self._exporter.counters = self._counters
             self._exporter.prepare()
         self._start_threads()
 
@@ -73,6 +84,7 @@ class Profiler:
         self._running = False
         self._stacks = Stacks(self.config, "child")
         self._consumer = _consumer(self.config)
+        self._counters, self._dropped_before = None, 0
         if self._exporter is not None:
             self._exporter.after_fork_child()
         self._start_threads()
@@ -109,13 +121,15 @@ class Profiler:
 
     def take(self, timeout: float) -> "_native.Window | None":
         """The next window, for the exporter."""
-        if not self._running and self._discards:
-            self._consumer.windows.clear()
-            return None
         abandoned = _native.abandoned()
         window = _sampler.take(self._consumer, 0 if abandoned else timeout)
         if abandoned and window is None and self._exporter is not None:
             self._exporter.finish(self.config.exit_timeout)
+        if (
+            self._discards
+        ):  # looked at last: the waiting may have begun before, and ended with the last window
+            self._consumer.windows.clear()
+            return None
         return window
 
     def encode(self, window: "_native.Window", combined: bool) -> "list[Series]":
@@ -158,18 +172,32 @@ def start(service_name: str | None = None, **options: object) -> Profiler:
         return _refuse(config, f"{_UNSUPPORTED}: nothing is profiled")
     if not _native.is_main_interpreter():
         return Profiler(config)  # the main interpreter's profiler speaks for the process
+    if _is_interrupted():
+        log.warning("start() %s: this call changes nothing", _INTERRUPTED)
+        return _current or Profiler(config)
     _hook()  # before the lock: a child forked by another thread meanwhile needs a new one
     with _lock:
         if _current is not None and _current.running:
             log.warning("start() while pyprof runs already: this call changes nothing (call stop() first)")
             return _current
-        profiler = Profiler(config)
+        profiler = Profiler(config, _current)
         try:
             profiler.start()
         except RuntimeError as error:
             return _refuse(config, f"not started: {error}", error)
         _current = profiler
     return profiler
+
+
+_INTERRUPTED = "by a signal handler in the middle of pyprof's start, stop or flush"
+
+
+def _is_interrupted() -> bool:
+    """Whether the caller is a signal handler that has interrupted this thread within the lock.
+
+    Waiting for what it interrupts would never end.
+    """
+    return _native.SUPPORTED and _lock.is_mine()
 
 
 def _refuse(config: Config, reason: str, error: Exception | None = None) -> Profiler:
@@ -184,6 +212,9 @@ def stop(flush: bool = True) -> None:
 
     flush: deliver what was sampled, within `exit_timeout`; otherwise it is thrown away.
     """
+    if _is_interrupted():
+        log.warning("stop() %s: this call changes nothing", _INTERRUPTED)
+        return
     with _lock:
         if _current is not None and _current.running:
             _current.stop(flush)
@@ -200,12 +231,18 @@ def flush(timeout: float = 10.0) -> bool:
     timeout: seconds. Returns whether everything was delivered within them; False where nothing runs.
     """
     end = time.monotonic() + timeout
+    if _is_interrupted():
+        return False
     with _lock:
-        if _current is None or not _current.running or not _native.rotate(timeout):
+        if _current is None or not _current.running:
             return False
         exporter = _current.exporter
+        # Before the exporter sees the window: it may have failed with it before we ask.
+        lost = exporter.counters.undelivered if exporter is not None else 0
+        if not _native.rotate(timeout):
+            return False
     # Not under the lock: stop(), at the program's exit above all, shall not wait for this.
-    return exporter is None or exporter.flush(max(0.0, end - time.monotonic()))
+    return exporter is None or exporter.flush(max(0.0, end - time.monotonic()), lost)
 
 
 def stats() -> "Stats":
@@ -213,8 +250,7 @@ def stats() -> "Stats":
     from .counters import Stats
 
     native = _native.stats()
-    exporter = _current.exporter if _current is not None else None
-    exported = exporter.counters if exporter is not None else None
+    exported = _current.counters if _current is not None else None
     return Stats(
         running=is_running(),
         engine="current_frames",
@@ -250,6 +286,8 @@ def open_one_off(consumer: Consumer) -> None:
         raise RuntimeError(_UNSUPPORTED)
     if not _native.is_main_interpreter():
         raise RuntimeError("profiles are taken in the main interpreter only")
+    if _is_interrupted():
+        raise RuntimeError(f"profile() {_INTERRUPTED}")
     _hook()
     with _lock:
         _sampler.add(consumer)

@@ -75,6 +75,10 @@ class Exporter:
     def counters(self) -> Counters:
         return self._delivery.counters
 
+    @counters.setter
+    def counters(self, counters: Counters) -> None:
+        self._delivery.counters = counters
+
     @property
     def running(self) -> bool:
         return self._thread is not None
@@ -92,12 +96,15 @@ class Exporter:
         self._run = run
         self._thread = _native.Thread(lambda: self._main(run), "pyprof-exporter")
 
-    def flush(self, timeout: float) -> bool:
-        """Deliver what was on the ring when called; whether all of it arrived within `timeout` seconds."""
+    def flush(self, timeout: float, lost_before: int | None = None) -> bool:
+        """Deliver what was on the ring when called; whether all of it arrived within `timeout` seconds.
+
+        lost_before: `counters.undelivered` before the last of it was put there, if not as when called.
+        """
         run = self._run
         if self._thread is None or run is None:
             return False
-        flush = _Flush(self.counters.undelivered)
+        flush = _Flush(self.counters.undelivered if lost_before is None else lost_before)
         self._flushes.append(flush)
         self._wait(flush.done, time.monotonic() + timeout, run)
         return flush.complete

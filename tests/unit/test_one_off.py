@@ -128,9 +128,15 @@ def test_entered_twice_is_an_error_that_costs_nothing() -> None:
 
 def test_an_exception_passes_through_and_the_profile_is_there() -> None:
     error = LookupError("of the application")
-    with pytest.raises(LookupError) as caught, pyprof.profile() as p:
-        first()
-        raise error
+    p = pyprof.profile()
+
+    def failing() -> None:
+        with p:
+            first()
+            raise error
+
+    with pytest.raises(LookupError) as caught:
+        failing()
     assert caught.value is error
     assert error.__cause__ is error.__context__ is None
     assert cum(p, first) > 0.02
@@ -256,7 +262,8 @@ def test_there_is_no_result_before_the_end(method: str, tmp_path: Path) -> None:
         ("sample_rate", 0), ("sample_rate", "fast"), ("sample_rate", float("nan")), ("sample_rate", None),
         ("cpu", 1), ("wall", "yes"), ("max_frames", 0), ("max_frames", 1001), ("max_frames", 2.5),
         ("tags", {"a-b": "c"}), ("service_name", ""),
-        ("exporter", "none"), ("output", "x"), ("server_url", "http://x"), ("sampel_rate", 5), ("memory", "off"),
+        ("exporter", "none"), ("output", "x"), ("server_url", "http://x"), ("sampel_rate", 5),
+        ("memory", "off"),
     ],
 )  # fmt: skip
 def test_a_bad_option_is_named(name: str, value: object) -> None:
