@@ -36,8 +36,8 @@ pytestmark = pytest.mark.accuracy
 
 
 def test_bursts_are_charged_to_the_function_that_burns(recorded: Record) -> None:
-    # Some 160 ticks find a thread on a CPU; what is not the burst (going to sleep, waking up) takes 1 % of the
-    # CPU, so 1.6 ticks of 0.6 points on average, and more than 8 in less than one run of 1,000.
+    # Some 160 ticks find a thread on a CPU; what is not the burst (going to sleep, waking up) takes 1 % of
+    # the CPU, so 1.6 ticks of 0.6 points on average, and more than 8 in less than one run of 1,000.
     recorded("burst").check(points=4)
 
 
