@@ -123,7 +123,15 @@ bool pyprof_can_post_calls(void) { return CAN_POST_CALLS; }
 
 bool pyprof_post_call(PyInterpreterState *interp, int (*callback)(void *)) {
 #if CAN_POST_CALLS
+#if PYPROF_PENDING_CALLS_SIGNAL
     return _PyEval_AddPendingCall(interp, callback, NULL, 0) == _Py_ADD_PENDING_SUCCESS;
+#else
+    if (_PyEval_AddPendingCall(interp, callback, NULL, 0) != 0) {
+        return false;
+    }
+    __atomic_store_n(&interp->ceval.eval_breaker._value, 1, __ATOMIC_RELEASE);
+    return true;
+#endif
 #else
     (void)interp;
     (void)callback;

@@ -17,9 +17,11 @@
 /* `f_executable` is a tagged reference (3.14). */
 #define PYPROF_TAGGED_EXECUTABLE (PY_VERSION_HEX >= 0x030e0000)
 
-/* Pending calls run on whatever thread evaluates bytecode (3.13; before, only an idle main thread ran them).
- */
-#define PYPROF_HAS_PENDING_CALLS_ANYWHERE (PY_VERSION_HEX >= 0x030d0000)
+/* Pending calls run on whatever thread evaluates bytecode (3.12; before, only the main thread ran them). */
+#define PYPROF_HAS_PENDING_CALLS_ANYWHERE (PY_VERSION_HEX >= 0x030c0000)
+
+/* Adding one tells the evaluation loops (3.13; before, only if a thread adds it that may run it itself). */
+#define PYPROF_PENDING_CALLS_SIGNAL (PY_VERSION_HEX >= 0x030d0000)
 
 /* The GIL hangs on each interpreter (3.12), on the runtime before. */
 #define PYPROF_GIL_PER_INTERPRETER (PY_VERSION_HEX >= 0x030c0000)

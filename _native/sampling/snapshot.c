@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "cpython/interpreter.h"
+#include "sampling/clocks.h"
 #include "sampling/own_threads.h"
 #include "symbols/code_cache.h"
 
@@ -50,10 +51,27 @@ static bool walk(const pyprof_snapshot_request *request, PyThreadState *tstate, 
     return true;
 }
 
+enum { LATE_NS = 300000 };
+
+/* What a thread that was on a CPU when the clocks were read is doing at a late snapshot. */
+static void look_again(const pyprof_snapshot_request *request, pyprof_thread_view *view) {
+    /* A pending call runs on the thread that holds the GIL; the timer gets the GIL from who held it. Without
+     * a GIL all but the one that made the snapshot late have been waiting for it. */
+    bool made_it_late = pyprof_is_free_threaded() || view->key.tstate == PyThreadState_Get() ||
+                        (!pyprof_can_post_calls() && view->key.tstate == request->gil_holder);
+    view->moved_on = !made_it_late;
+    if (made_it_late) {
+        view->clock_ns = pyprof_thread_cpu_ns(view->key.tid);
+    }
+}
+
 bool pyprof_snapshot_take(const pyprof_snapshot_request *request) {
     pyprof_snapshot *snapshot = request->snapshot;
+    const pyprof_threads *known = request->known;
     snapshot->thread_count = 0;
     snapshot->frame_count = 0;
+    snapshot->taken_ns = pyprof_monotonic_ns();
+    bool late = snapshot->taken_ns - request->asked_ns > LATE_NS;
     pyprof_code_cache_begin_snapshot();
     for (PyThreadState *tstate = PyInterpreterState_ThreadHead(request->interp); tstate != NULL;
          tstate = PyThreadState_Next(tstate)) {
@@ -66,10 +84,14 @@ bool pyprof_snapshot_take(const pyprof_snapshot_request *request) {
             return false;
         }
         pyprof_thread_view *view = &snapshot->threads[snapshot->thread_count];
-        *view = (pyprof_thread_view){.key = {tstate, PyThreadState_GetID(tstate), tid}};
-        if (!pyprof_threads_stack_is_current(request->known, &view->key, snapshot->thread_count) &&
-            !walk(request, tstate, view)) {
+        *view = (pyprof_thread_view){.key = {tstate, PyThreadState_GetID(tstate), tid}, .clock_ns = -1};
+        size_t place = pyprof_threads_find(known, &view->key, snapshot->thread_count);
+        bool is_known = place < known->count;
+        if (!(is_known && known->items[place].stack_is_current) && !walk(request, tstate, view)) {
             return false;
+        }
+        if (late && is_known && known->items[place].on_cpu) {
+            look_again(request, view);
         }
         snapshot->thread_count++;
     }

@@ -17,6 +17,10 @@ typedef struct {
     size_t first_frame; /* in `frames`, leaf first */
     size_t depth;
     bool truncated;
+    /* A late snapshot finds most threads elsewhere than where their clocks were read; the one whose C call
+     * made it late is where it was, and its clock is read again. */
+    bool moved_on;
+    int64_t clock_ns; /* -1: not read again */
     bool walked; /* false: the thread has not run since the last snapshot, its stack is the one it had then */
 } pyprof_thread_view;
 
@@ -25,6 +29,7 @@ typedef struct {
     size_t thread_count, thread_capacity;
     pyprof_frame *frames;
     size_t frame_count, frame_capacity;
+    int64_t taken_ns;
 } pyprof_snapshot;
 
 typedef struct {
@@ -33,6 +38,8 @@ typedef struct {
     bool raw_walk;
     pyprof_snapshot *snapshot;
     const pyprof_threads *known; /* which threads need no walk */
+    int64_t asked_ns;            /* when the clocks were read */
+    const void *gil_holder;      /* at that time */
 } pyprof_snapshot_request;
 
 /* Takes the snapshot on the calling thread, which holds the GIL or has stopped the world. False without

@@ -190,6 +190,7 @@ static PyType_Spec event_spec = {
 
 typedef struct {
     PyObject_HEAD uint32_t held; /* atomic, futex */
+    uint64_t owner;              /* atomic: kernel id of the thread that holds it */
 } lock_object;
 
 static PyObject *lock_enter(lock_object *self, PyObject *Py_UNUSED(unused)) {
@@ -197,10 +198,16 @@ static PyObject *lock_enter(lock_object *self, PyObject *Py_UNUSED(unused)) {
         Py_BEGIN_ALLOW_THREADS pyprof_futex_wait(&self->held, 1, INT64_MAX);
         Py_END_ALLOW_THREADS
     }
+    __atomic_store_n(&self->owner, pyprof_own_tid(), __ATOMIC_RELEASE);
     Py_RETURN_NONE;
 }
 
+static PyObject *lock_is_mine(lock_object *self, PyObject *Py_UNUSED(unused)) {
+    return PyBool_FromLong(__atomic_load_n(&self->owner, __ATOMIC_ACQUIRE) == pyprof_own_tid());
+}
+
 static PyObject *lock_exit(lock_object *self, PyObject *Py_UNUSED(exception)) {
+    __atomic_store_n(&self->owner, 0, __ATOMIC_RELEASE);
     __atomic_store_n(&self->held, 0, __ATOMIC_RELEASE);
     pyprof_futex_wake(&self->held);
     Py_RETURN_NONE;
@@ -209,6 +216,8 @@ static PyObject *lock_exit(lock_object *self, PyObject *Py_UNUSED(exception)) {
 static PyMethodDef lock_methods[] = {
     {"__enter__", (PyCFunction)lock_enter, METH_NOARGS, PyDoc_STR("__enter__()\n--\n\nWait for the lock.")},
     {"__exit__", (PyCFunction)lock_exit, METH_VARARGS, PyDoc_STR("__exit__(*exception)\n--\n\nRelease it.")},
+    {"is_mine", (PyCFunction)lock_is_mine, METH_NOARGS,
+     PyDoc_STR("is_mine()\n--\n\nWhether the calling thread holds it.")},
     {NULL, NULL, 0, NULL},
 };
 

@@ -80,10 +80,10 @@ bool pyprof_threads_read_clocks(pyprof_threads *threads, const void *gil_holder)
         }
         changed |= !thread->stack_is_current;
     }
-    /* A clock that goes on between two reads, the second at least one system call later, belongs to a thread
-     * that is on a CPU now. That is blind to a thread from which the timer took the CPU: then holding the GIL
-     * (or, free-threaded, being attached) tells, and as a last resort whether the kernel would run it if it
-     * could. */
+    /* A clock that goes on between two reads, the second at least one system call later, belongs to a thread that is
+     * on a CPU now. That is blind to a thread from which the timer took the CPU: then holding the GIL (or, free-threaded,
+     * being attached) tells, and as a last resort whether the kernel would run it if it could. While somebody holds the
+     * GIL that last one tells nothing: a thread that is woken for the GIL is ready to run too, at a place where it waits. */
     size_t runnable_checks = 0;
     for (size_t i = 0; i < threads->count; i++) {
         pyprof_thread *thread = &threads->items[i];
@@ -96,6 +96,9 @@ bool pyprof_threads_read_clocks(pyprof_threads *threads, const void *gil_holder)
         if (clock > thread->clock_ns) {
             thread->clock_ns = clock;
         }
+    }
+    if (gil_holder != NULL && gil_holder != PYPROF_UNKNOWN_HOLDER) {
+        return changed;
     }
     for (size_t n = 0; n < threads->count && runnable_checks < RUNNABLE_CHECKS_A_TICK; n++) {
         threads->next_runnable_check = (threads->next_runnable_check + 1) % threads->count;
@@ -127,12 +130,6 @@ size_t pyprof_threads_find(const pyprof_threads *threads, const pyprof_thread_ke
         }
     }
     return threads->count;
-}
-
-bool pyprof_threads_stack_is_current(const pyprof_threads *threads, const pyprof_thread_key *key,
-                                     size_t hint) {
-    size_t i = pyprof_threads_find(threads, key, hint);
-    return i < threads->count && threads->items[i].stack_is_current;
 }
 
 int64_t pyprof_thread_settle(pyprof_thread *thread, pyprof_window *window, int64_t wall_ns) {

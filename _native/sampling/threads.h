@@ -61,11 +61,7 @@ void pyprof_threads_close(pyprof_threads *threads);
  * CPU. Returns whether anything may have changed since the last snapshot. */
 bool pyprof_threads_read_clocks(pyprof_threads *threads, const void *gil_holder);
 
-/* Whether the thread, expected at place `hint`, still has the stack of the last snapshot. */
-bool pyprof_threads_stack_is_current(const pyprof_threads *threads, const pyprof_thread_key *key,
-                                     size_t hint);
-
-/* The index of the thread, or `count`. */
+/* The index of the thread, expected at `hint`, or `count`. */
 size_t pyprof_threads_find(const pyprof_threads *threads, const pyprof_thread_key *key, size_t hint);
 
 /* Charges what is not charged yet and returns how much of it was never placed. `wall_ns` is for the time

@@ -146,6 +146,10 @@ static bool merge_snapshot(int64_t wall_ns, const void *gil_holder) {
         if (old < known->count) {
             items[i] = known->items[old];
             known->items[old].key.tstate = NULL; /* taken over */
+            items[i].on_cpu &= !view->moved_on;
+            if (view->clock_ns > items[i].clock_ns) {
+                items[i].clock_ns = view->clock_ns;
+            }
         } else {
             items[i] = new_thread(&view->key, wall_ns, gil_holder);
         }
@@ -171,37 +175,45 @@ static bool merge_snapshot(int64_t wall_ns, const void *gil_holder) {
     return true;
 }
 
+/* A snapshot, merged into what is known of the threads; false: not at this tick. */
+static bool look(int64_t now, const void *gil_holder) {
+    const pyprof_snapshot_request request = {
+        .interp = timer.interp,
+        .max_frames = timer.options.max_frames,
+        .raw_walk = timer.walk_obstacle == NULL,
+        .snapshot = &timer.snapshot,
+        .known = &timer.threads,
+        .asked_ns = now,
+        .gil_holder = gil_holder,
+    };
+    return timer.window != NULL && pyprof_current_frames_take(&request, timer.own) &&
+           merge_snapshot(timer.snapshot.taken_ns - timer.last_tick_ns, gil_holder);
+}
+
 static void tick(int64_t now) {
     const void *gil_holder = pyprof_gil_holder(timer.interp);
     const void *newest = pyprof_newest_thread(timer.interp);
     bool changed = pyprof_threads_read_clocks(&timer.threads, gil_holder) || newest != timer.newest_thread;
-    int64_t wall_ns = now - timer.last_tick_ns;
     timer.pending_ticks++;
     count(&timer.stats.ticks, 1);
     if (timer.window == NULL) {
         begin_window(now); /* there was no memory for it */
     }
-    if (changed || timer.window == NULL) {
-        const pyprof_snapshot_request request = {
-            .interp = timer.interp,
-            .max_frames = timer.options.max_frames,
-            .raw_walk = timer.walk_obstacle == NULL,
-            .snapshot = &timer.snapshot,
-            .known = &timer.threads,
-        };
-        if (timer.window == NULL || !pyprof_current_frames_take(&request, timer.own) ||
-            !merge_snapshot(wall_ns, gil_holder)) {
+    if (changed) {
+        if (!look(pyprof_monotonic_ns(), gil_holder)) {
             count(&timer.stats.missed, 1);
             if (timer.window != NULL) {
                 pyprof_window_get_info(timer.window)->missed++;
             }
             return; /* the next sample carries this tick's weight */
         }
+        now = timer.snapshot.taken_ns;
         timer.newest_thread = newest;
         if (timer.threads.count == 0) {
             __atomic_store_n(&timer.abandoned, true, __ATOMIC_RELEASE);
         }
     }
+    int64_t wall_ns = now - timer.last_tick_ns;
     for (size_t i = 0; i < timer.threads.count; i++) {
         pyprof_thread *thread = &timer.threads.items[i];
         if (thread->in_python || thread->on_cpu) { /* a thread of C code that waits is none of ours */
