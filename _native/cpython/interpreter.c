@@ -148,6 +148,15 @@ void pyprof_request_gil_drop(PyInterpreterState *interp) {
 #endif
 }
 
+void pyprof_withdraw_gil_drop(PyInterpreterState *interp) {
+#if !PYPROF_HAS_PENDING_CALLS_ANYWHERE
+    /* The eval breaker stays set: whoever runs next looks once for nothing, and resets it. */
+    __atomic_store_n(&interp->ceval.gil_drop_request._value, 0, __ATOMIC_RELEASE);
+#else
+    (void)interp;
+#endif
+}
+
 void pyprof_stop_the_world(PyInterpreterState *interp) {
 #if PYPROF_FREE_THREADED
     _PyEval_StopTheWorld(interp);

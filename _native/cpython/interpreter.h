@@ -54,6 +54,9 @@ bool pyprof_post_call(PyInterpreterState *interp, int (*callback)(void *));
  * this call. Does nothing where `pyprof_can_post_calls`. From any thread, attached or not. */
 void pyprof_request_gil_drop(PyInterpreterState *interp);
 
+/* Takes that back. With the GIL held. */
+void pyprof_withdraw_gil_drop(PyInterpreterState *interp);
+
 /* Free-threaded builds: park every other thread of the interpreter at a safe point. No-op with a GIL. */
 void pyprof_stop_the_world(PyInterpreterState *interp);
 void pyprof_start_the_world(PyInterpreterState *interp);

@@ -4,6 +4,7 @@
 
 #include "cpython/interpreter.h"
 #include "sampling/clocks.h"
+#include "sampling/gil_request.h"
 #include "sampling/own_threads.h"
 
 typedef enum { IDLE, REQUESTED, TAKING, TAKEN, FAILED } request_state;
@@ -52,6 +53,13 @@ static bool post(PyInterpreterState *interp) {
 
 static bool take_attached(const pyprof_snapshot_request *request, PyThreadState *own) {
     PyEval_RestoreThread(own);
+    bool taken = pyprof_snapshot_take(request);
+    PyEval_SaveThread();
+    return taken;
+}
+
+static bool take_by_request(const pyprof_snapshot_request *request, PyThreadState *own) {
+    pyprof_gil_request_restore(own);
     bool taken = pyprof_snapshot_take(request);
     PyEval_SaveThread();
     return taken;
@@ -133,24 +141,31 @@ bool pyprof_current_frames_take(const pyprof_snapshot_request *request, PyThread
     if (pyprof_can_post_calls()) {
         return take_by_pending_call(request, own);
     }
-    pyprof_request_gil_drop(request->interp);
-    return take_attached(request, own);
+    return take_by_request(request, own);
 }
 
+static bool needs_requests(void) { return !pyprof_can_post_calls() && !pyprof_is_free_threaded(); }
+
 PyThreadState *pyprof_current_frames_attachable(PyInterpreterState *interp) {
-    return PyThreadState_New(interp);
+    return needs_requests() && !pyprof_gil_request_open(interp) ? NULL : PyThreadState_New(interp);
 }
 
 void pyprof_current_frames_end(PyThreadState *own) {
-    PyEval_RestoreThread(own);
-    PyThreadState_Clear(own);
-    PyThreadState_DeleteCurrent();
+    if (needs_requests()) {
+        pyprof_gil_request_close();
+    }
+    if (!pyprof_is_finalizing()) {
+        PyEval_RestoreThread(own);
+        PyThreadState_Clear(own);
+        PyThreadState_DeleteCurrent();
+    }
 }
 
 void pyprof_current_frames_reset_child(void) {
     pending.state = IDLE;
     pending.queued = 0;
     rest_until_ns = 0;
+    pyprof_gil_request_reset_child();
 }
 
 #endif

@@ -80,10 +80,11 @@ bool pyprof_threads_read_clocks(pyprof_threads *threads, const void *gil_holder)
         }
         changed |= !thread->stack_is_current;
     }
-    /* A clock that goes on between two reads, the second at least one system call later, belongs to a thread that is
-     * on a CPU now. That is blind to a thread from which the timer took the CPU: then holding the GIL (or, free-threaded,
-     * being attached) tells, and as a last resort whether the kernel would run it if it could. While somebody holds the
-     * GIL that last one tells nothing: a thread that is woken for the GIL is ready to run too, at a place where it waits. */
+    /* A clock that goes on between two reads, the second at least one system call later, belongs to a thread
+     * that is on a CPU now. That is blind to a thread from which the timer took the CPU: then holding the GIL
+     * (or, free-threaded, being attached) tells, and as a last resort whether the kernel would run it if it
+     * could. While somebody holds the GIL that last one tells nothing: a thread that is woken for the GIL is
+     * ready to run too, at a place where it waits. */
     size_t runnable_checks = 0;
     for (size_t i = 0; i < threads->count; i++) {
         pyprof_thread *thread = &threads->items[i];

@@ -296,9 +296,7 @@ static void timer_main(void *unused) {
             end_everything();
             pyprof_ring_wake();
         }
-        if (!pyprof_is_finalizing()) {
-            pyprof_current_frames_end(timer.own);
-        }
+        pyprof_current_frames_end(timer.own);
     }
 }
 
