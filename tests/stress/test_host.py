@@ -1,0 +1,181 @@
+"""The host's process, looked at from outside: what pyprof leaves behind, and how the host dies.
+
+(Forks, exits, signals and other interpreters have files of their own.)
+"""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PRELUDE = """
+import ctypes, faulthandler, gc, os, signal, sys, time
+import pyprof
+
+def burn(seconds):
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        sum(range(100))
+
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+def descriptors():
+    return sorted(os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")
+                  if os.path.lexists(f"/proc/self/fd/{n}"))
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+"""
+
+
+@pytest.mark.parametrize("target", ["none", "file", "directory", "server", "hanging server"])
+def test_restarts_leak_no_thread_and_no_descriptor(
+    target: str, run_python: Any, sink: Any, tmp_path: Path
+) -> None:
+    """Uploads included: the connections of a profiler are closed when it is stopped."""
+    options = {
+        "none": {"exporter": "none"},
+        "file": {"output": str(tmp_path / "x.pb.gz")},
+        "directory": {"output": str(tmp_path / "out")},
+        "server": {"server_url": sink().url},
+        "hanging server": {"server_url": sink("hangs").url, "exit_timeout": 0},
+    }[target]
+    count = 15 if "server" in target else 50
+    program = (
+        PRELUDE
+        + f"""
+def cycle(n):
+    pyprof.start(sample_rate=1000, upload_interval=0.1, **{options!r})
+    assert threads() >= 2
+    burn(0.002)
+    pyprof.flush(0.05 if "hanging" in {target!r} else 60)
+    with pyprof.profile():
+        burn(0.001)
+    pyprof.stop(flush=n % 2 == 0)
+    assert threads() == 1
+
+for n in range(3):
+    cycle(n)
+before = descriptors()
+for n in range({count}):
+    cycle(n)
+assert descriptors() == before, (before, descriptors())
+"""
+    )
+    run_python(program, check=True, timeout=120)
+
+
+def test_restarts_keep_the_memory_flat(run_python: Any) -> None:
+    """The code cache and the stack tables are freed: a leak of either would be 100 KiB a round and more.
+
+    The windows hold deep stacks of code that is new in every round. The bound is 4 MiB for 200 rounds.
+    """
+    program = (
+        PRELUDE
+        + """
+lines = "\\n".join(f"def f{n}(i): return f{n - 1}(i) if i else None" for n in range(1, 100))
+def fresh_code(round):
+    names = {"burn": burn}
+    exec(compile("def f0(i): burn(0.004)\\n" + lines, f"/generated/{round}", "exec"), names)
+    names["f99"](1)
+
+def cycle(n):
+    pyprof.start(exporter="none", sample_rate=1000)
+    fresh_code(n)
+    with pyprof.profile():
+        burn(0.001)
+    pyprof.stop(flush=n % 2 == 0)
+
+for n in range(50):
+    cycle(n)
+gc.collect()
+before = resident()
+for n in range(50, 250):
+    cycle(n)
+gc.collect()
+print(resident() - before)
+assert pyprof.stats().own_bytes < 4 << 20, pyprof.stats()
+"""
+    )
+    growth = int(run_python(program, check=True, timeout=120).stdout)
+    assert growth < 4 << 20
+
+
+@pytest.mark.parametrize("when", ["before", "after", "registered"])
+@pytest.mark.parametrize("running", [True, False])
+def test_a_segmentation_fault_is_the_hosts_own(when: str, running: bool, run_python: Any, sink: Any) -> None:
+    """faulthandler prints its traceback, and the process dies by SIGSEGV; pyprof is in the way of neither."""
+    program = (
+        PRELUDE
+        + f"""
+import resource
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+if {when!r} == "before": faulthandler.enable()
+if {when!r} == "registered": signal.signal(signal.SIGSEGV, signal.SIG_DFL)
+pyprof.start(server_url=sys.argv[1], sample_rate=5000)
+if {when!r} != "before": faulthandler.enable()
+assert pyprof.flush(60)
+if not {running}: pyprof.stop()
+
+def crashing_function():
+    burn(0.01)
+    ctypes.string_at(0)
+crashing_function()
+"""
+    )
+    result = run_python(program, sink().url, timeout=60)
+    assert result.returncode == -signal.SIGSEGV
+    assert "Fatal Python error: Segmentation fault" in result.stderr
+    assert "crashing_function" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT]
+)
+def test_death_by_a_fault_without_a_handler(number: signal.Signals, run_python: Any) -> None:
+    program = (
+        PRELUDE
+        + f"""
+import resource
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+pyprof.start(exporter="none", sample_rate=5000)
+burn(0.01)
+signal.raise_signal({int(number)})
+"""
+    )
+    result = run_python(program, timeout=60)
+    assert (result.returncode, result.stderr) == (-number, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGKILL])
+@pytest.mark.parametrize("place", ["computing", "sleeping", "uploading"])
+def test_death_by_a_signal(number: signal.Signals, place: str, run_python: Any, sink: Any) -> None:
+    """From another process, at once, with the status that says so: a supervisor waits for it."""
+    program = (
+        PRELUDE
+        + """
+import resource
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+number, place, url = int(sys.argv[1]), *sys.argv[2:]
+read, write = os.pipe()
+victim = os.fork()
+if victim == 0:
+    signal.alarm(50)
+    pyprof.start(server_url=url, sample_rate=1000, upload_interval=0.1, timeout=60)
+    burn(0.02)
+    os.write(write, b"x")
+    if place == "sleeping":
+        time.sleep(60)
+    while True:
+        pyprof.flush(60) if place == "uploading" else burn(0.1)
+assert os.read(read, 1)
+time.sleep(0.2)  # for an upload to be under way, most of the time
+os.kill(victim, number)
+print(os.waitstatus_to_exitcode(os.waitpid(victim, 0)[1]))
+"""
+    )
+    result = run_python(program, str(int(number)), place, sink("hangs").url, timeout=60, check=True)
+    assert result.stdout == f"{-int(number)}\n"
