@@ -8,6 +8,7 @@ static PyInterpreterState *watched_interpreter;
 
 /* The type is static and shared by all interpreters, so this sees every death of the process. */
 static destructor original_dealloc;
+static bool in_chain; /* dealloc_code is called, by CPython or by a wrapper that somebody put around it */
 
 static void dealloc_code(PyObject *object) {
     if (death_callback != NULL && PyInterpreterState_Get() == watched_interpreter) {
@@ -17,9 +18,10 @@ static void dealloc_code(PyObject *object) {
 }
 
 static int wrap_dealloc(void) {
-    if (PyCode_Type.tp_dealloc == dealloc_code) {
+    if (in_chain) {
         return 0;
     }
+    in_chain = true;
     original_dealloc = PyCode_Type.tp_dealloc;
     __atomic_store_n(&PyCode_Type.tp_dealloc, dealloc_code, __ATOMIC_RELEASE);
     return 0;
@@ -29,6 +31,7 @@ static void unwrap_dealloc(void) {
     /* Where somebody wrapped our wrapper it must stay, and does nothing more than pass on. */
     if (PyCode_Type.tp_dealloc == dealloc_code) {
         __atomic_store_n(&PyCode_Type.tp_dealloc, original_dealloc, __ATOMIC_RELEASE);
+        in_chain = false;
     }
 }
 
@@ -46,7 +49,7 @@ static int on_code_event(PyCodeEvent event, PyCodeObject *code) {
 int pyprof_watch_code_deaths(void (*callback)(PyCodeObject *)) {
     death_callback = callback;
     watched_interpreter = PyInterpreterState_Get();
-    if (watcher_id >= 0 || PyCode_Type.tp_dealloc == dealloc_code) {
+    if (watcher_id >= 0 || in_chain) {
         return 0;
     }
     watcher_id = PyCode_AddWatcher(on_code_event);

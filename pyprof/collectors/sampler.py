@@ -52,8 +52,9 @@ class Sampler:
         self._consumers.append(consumer)
         try:
             self._start()
-        except RuntimeError:
+        except BaseException:  # a signal handler's included, which may come when all is done
             self._consumers.remove(consumer)
+            self._stop()
             self._start()
             raise
 

@@ -1,0 +1,198 @@
+"""Other interpreters of the process: never entered, never sampled for, and never in the way.
+
+Seen to fail, each with one line changed:
+- `start` without its look at `is_main_interpreter`: a start in another interpreter raises or starts threads;
+- `open_one_off` without it: the timer of the process ends (`test_they_do_not_touch_the_profiler`);
+- `ATTACH_AFTER_NS` for ever: `stop` waits for the busy interpreter (`test_a_busy_interpreter`, 3.13 and later);
+- `autostart.start` without it, and a thread of ours there: Py_EndInterpreter aborts (3.12, 3.13).
+"""
+
+from typing import Any
+
+import pytest
+
+PRELUDE = """
+import os, sys, threading, time
+try:
+    import _interpreters
+    def create(kind):
+        return _interpreters.create("isolated" if kind == "isolated" else "legacy")
+    def execute(interpreter, code):
+        failure = _interpreters.exec(interpreter, code)
+        assert failure is None, failure
+    destroy = _interpreters.destroy
+except ImportError:
+    import _xxsubinterpreters as _interpreters
+    def create(kind):
+        return _interpreters.create(isolated=kind == "isolated")
+    execute, destroy = _interpreters.run_string, _interpreters.destroy
+
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+def goes_on(bound=20):
+    import pyprof
+    before = pyprof.stats().stacks
+    end = time.monotonic() + bound
+    while pyprof.stats().stacks < before + 5:
+        assert time.monotonic() < end, "sampling has ended"
+        sum(range(1000))
+    return True
+"""
+KINDS = pytest.mark.parametrize("kind", ["isolated", "legacy"])
+
+
+@KINDS
+def test_they_do_not_touch_the_profiler(kind: str, run_python: Any) -> None:
+    program = (
+        PRELUDE
+        + """
+import pyprof
+pyprof.start(exporter="none", sample_rate=1000)
+before = threads()
+other = create(sys.argv[1])
+execute(other, '''
+import pyprof
+profiler = pyprof.start(exporter="none", strict=True)
+assert not profiler.running and not pyprof.is_running()
+pyprof.stats()
+assert not pyprof.flush(1)
+try:
+    with pyprof.profile():
+        raise AssertionError("a profile in another interpreter")
+except RuntimeError as error:
+    assert "main interpreter" in str(error), error
+pyprof.stop()
+''')
+assert threads() == before and goes_on()
+destroy(other)
+assert threads() == before and goes_on()
+pyprof.stop()
+assert threads() == 1
+"""
+    )
+    assert run_python(program, kind, check=True, options=["-X", "dev"]).stderr == ""
+
+
+@KINDS
+def test_created_and_destroyed_while_sampling(kind: str, run_python: Any) -> None:
+    """Their code objects are freed, at addresses that the cache may know."""
+    program = (
+        PRELUDE
+        + """
+import pyprof
+pyprof.start(exporter="none", sample_rate=10_000)
+CODE = '''
+for i in range(30):
+    namespace = {}
+    exec(compile(f"def f{i}():\\\\n    return sum(range(100))", f"/there/{i}", "exec"), namespace)
+    namespace[f"f{i}"]()
+'''
+def work(n):
+    for _ in range(n):
+        other = create(sys.argv[1])
+        execute(other, CODE)
+        destroy(other)
+workers = [threading.Thread(target=work, args=(6,)) for _ in range(2)] if sys.argv[1] == "isolated" else []
+for worker in workers: worker.start()
+work(10)
+for worker in workers: worker.join()
+assert goes_on()
+pyprof.stop()
+assert threads() == 1
+"""
+    )
+    assert run_python(program, kind, check=True, timeout=120).stderr == ""
+
+
+@KINDS
+def test_a_busy_interpreter(kind: str, run_python: Any) -> None:
+    """While it computes in a thread of its own, starting and stopping take what they always take."""
+    program = (
+        PRELUDE
+        + """
+import pyprof
+read, write = os.pipe()
+os.set_blocking(read, False)
+other = create(sys.argv[1])
+def compute():
+    execute(other, f'''
+import os
+while True:
+    sum(range(1000))
+    try:
+        os.read({read}, 1)
+        break
+    except BlockingIOError:
+        pass
+''')
+thread = threading.Thread(target=compute)
+thread.start()
+slowest = 0
+try:
+    for _ in range(40):
+        pyprof.start(exporter="none", sample_rate=10_000)
+        time.sleep(0)
+        before = time.monotonic()
+        pyprof.stop()
+        slowest = max(slowest, time.monotonic() - before)
+finally:
+    os.write(write, b"x")
+    thread.join()
+print(slowest)
+assert slowest < 5
+destroy(other)
+"""
+    )
+    # A busy thread of a legacy interpreter of 3.12 is not asked by CPython to let the others run.
+    result = run_python(program, kind, timeout=120, check=True)
+    assert float(result.stdout) < 5
+
+
+@KINDS
+@pytest.mark.parametrize("alive", [False, True])
+def test_alive_at_the_exit(kind: str, alive: bool, run_python: Any) -> None:
+    program = (
+        PRELUDE
+        + """
+import pyprof
+pyprof.start(exporter="none", sample_rate=10_000)
+others = [create(sys.argv[1]) for _ in range(3)]
+for other in others:
+    execute(other, "import pyprof; pyprof.start(exporter='none')")
+    if sys.argv[2] == "False":
+        destroy(other)
+sys.exit(5)
+"""
+    )
+    options = ["-W", "ignore"]  # CPython's own word on interpreters that nobody destroyed
+    result = run_python(program, kind, str(alive), options=options)
+    assert result.returncode == 5, result.stderr
+
+
+@KINDS
+def test_autostart_is_for_the_main_interpreter(kind: str, run_python: Any) -> None:
+    program = (
+        PRELUDE
+        + """
+import pyprof_autostart
+pyprof_autostart.main()
+import pyprof
+assert pyprof.is_running()
+before = threads()
+for _ in range(3):
+    other = create(sys.argv[1])
+    execute(other, "import pyprof_autostart; pyprof_autostart.main(); import sys; assert len(sys.argv) >= 0")
+    assert threads() == before
+    destroy(other)
+assert threads() == before and goes_on()
+"""
+    )
+    import pyprof.autostart
+
+    environment = {
+        "PYTHONPATH": str(pyprof.autostart.directory()),
+        "PYPROF_ENABLED": "1",
+        "PYPROF_EXPORTER": "none",
+    }
+    assert run_python(program, kind, env=environment, check=True).stderr == ""
