@@ -1,4 +1,4 @@
-"""Tests that pyprof never harms its host. Everything that could hang or crash is a process with a time-out."""
+"""Tests that pyprof never harms its host. What could hang or crash is a process with a time-out."""
 
 import sys
 from collections.abc import Callable, Iterator

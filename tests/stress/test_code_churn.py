@@ -38,33 +38,32 @@ type_slot = ctypes.c_void_p.from_address(id(CodeType) + object.__basicsize__ + 4
 """
 
 
-@pytest.mark.parametrize("functions", [2000, pytest.param(30_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("functions", [1500, pytest.param(30_000, marks=pytest.mark.slow)])
 def test_memory_is_flat(functions: int, run_python: Any) -> None:
-    """The code cache holds what lives; what died is gone with the next sample, and with the window it is in."""
+    """The code cache holds what lives; what died goes with the next sample, and with the window it is in.
+
+    A symbol of these takes 300 bytes and more, so 1,500 that stayed would be 450,000.
+    """
     program = (
         PRELUDE
         + """
 _native.start(period_ns=200_000, window_ns=10**15, max_frames=100, ring_windows=1, window_bytes=8 << 20,
               raw_walk=True)
-def round(first):
-    churn(500, first)
+sizes, seen, called = [], 0, 0
+end = time.monotonic() + 200
+while seen < int(sys.argv[1]):
+    assert time.monotonic() < end, "too few are seen to say anything"
+    churn(300, called)
+    called += 300
     assert _native.rotate(30)
     window = _native.take()
-    seen = sum(name.startswith("/churn/") for name in window.files)
+    seen += sum(name.startswith("/churn/") for name in window.files)
     del window
-    make(10**9)  # a sample in which the dead ones go
-    while _native.wait(0): _native.take()
-    return seen, _native.stats()["bytes"]
-first, ready = round(0)
-sizes, seen = [ready], first
-for n in range(500, int(sys.argv[1]), 500):
-    more, size = round(n)
-    seen += more
-    sizes.append(size)
+    sizes.append(_native.stats()["bytes"])
 _native.stop()
+_native.take()
 print(seen, *sizes)
-assert seen > int(sys.argv[1]) / 4, "too few were seen to say anything"
-assert max(sizes) < 2 * sizes[0] + 20_000, sizes
+assert max(sizes) < 300_000, sizes
 assert _native.stats()["bytes"] == 0
 """
     )

@@ -4,7 +4,7 @@ Each process below forks a number of children that start profiling and come to t
 the timer wants the GIL as often as it can. An alarm kills those that hang.
 
 Seen to fail, each with one line changed:
-- `pyprof_timer_stop` joins the timer without releasing the GIL: every ending hangs but `os_exit` and `killed`;
+- `pyprof_timer_stop` joins the timer without releasing the GIL: all hang but `os_exit`, `killed`;
 - `_at_exit` called by the death of a module's global instead of `atexit`: `main_returns` hangs, since the
   timer has been ended or frozen by then and is waited for;
 - the exit flush waits for the server without `exit_timeout`: `upload_in_flight` is killed by the alarm;
@@ -153,7 +153,7 @@ def test_a_hundred_exits(ending: str, run_python: Any) -> None:
 @pytest.mark.parametrize("ending", ["upload_in_flight", "flush_in_a_daemon"])
 @pytest.mark.parametrize("server", ["answers", "hangs", "garbage"])
 def test_an_exit_does_not_wait_for_a_server(ending: str, server: str, run_python: Any, sink: Any) -> None:
-    """Where it answers, what was sampled gets there, though importing all that uploads need takes its time."""
+    """Where it answers, what was sampled gets there, though importing what uploads need takes its time."""
     here = sink(server)
     codes, _ = exits(run_python, ending, 4, here.url, bound=0.5 if server == "hangs" else 20)
     assert codes == [0] * 4

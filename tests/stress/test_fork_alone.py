@@ -7,7 +7,7 @@ Seen to fail, each with one line changed:
 - `_host_is_single_threaded` always False: every test of a warning, on 3.12 and later;
 - the threads started in `after_in_parent` instead of a moment after the fork: 3.13 warns;
 - `Exporter.pause` without `cut`: `test_while_an_upload_hangs` waits for the server at every fork;
-- `_native.stop` and `start` instead of `pause` and `resume` around a fork: `test_frequent_forks` counts no tick;
+- `_native.stop` and `start` around a fork, not `pause` and `resume`: `test_frequent_forks` counts no tick;
 - `prepare_after_fork` not called: the parent is not profiled any more in all of them.
 """
 
@@ -85,7 +85,7 @@ for _ in range(30):
 
 
 def test_while_an_upload_hangs(run_python: Any, sink: Any) -> None:
-    """The profile that was on its way is not lost by the fork, which takes a moment and not the server's time."""
+    """The profile on its way is not lost by the fork, which takes a moment and not the server's time."""
     program = (
         PROGRAM
         + """
@@ -191,7 +191,7 @@ if __name__ == "__main__":
 
 
 def test_frequent_forks(run_python: Any, sink: Any) -> None:
-    """More often than the timer ticks: it goes on where it was, with the window it had, and nothing is lost."""
+    """More often than the timer ticks: it goes on where it was, with the window it had; nothing is lost."""
     program = (
         PROGRAM
         + """

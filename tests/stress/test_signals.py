@@ -1,8 +1,8 @@
 """Signals are the application's: delivered to its threads, handled in its main thread, and lost nowhere.
 
 Seen to fail, each with one line changed:
-- `pyprof_own_thread_start` blocks nothing: `test_what_ours_block`; and in `test_a_signal_that_the_main_thread_blocks`
-  the kernel gives the signal to one of ours, whose default action kills the process;
+- `pyprof_own_thread_start` blocks nothing: `test_what_ours_block`; and the kernel gives the signal of
+  `test_a_signal_that_the_main_thread_blocks` to one of ours, where its default action kills the process;
 - SIGSEGV blocked as well: `test_what_ours_block`;
 - `_is_interrupted` always False: `test_handlers_that_call_pyprof` is killed by its alarm.
 """
@@ -53,7 +53,7 @@ assert own_threads() == {}
 
 
 def test_handlers_run_in_the_main_thread_and_in_time(run_python: Any, sink: Any) -> None:
-    """Three kinds of signals at a high rate while profiling and uploading; a sleeping main thread is woken."""
+    """Signals at a high rate while profiling and uploading; a sleeping main thread is woken."""
     program = (
         PRELUDE
         + """
@@ -70,7 +70,7 @@ signal.setitimer(signal.ITIMER_PROF, 0.002, 0.002)
 end = time.monotonic() + 1
 sent = 0
 while time.monotonic() < end:
-    os.kill(os.getpid(), signal.SIGUSR1)  # delivered before kill returns: this is the only thread that takes it
+    os.kill(os.getpid(), signal.SIGUSR1)  # delivered before kill returns: nobody else takes it
     os.kill(os.getpid(), signal.SIGINT)
     sent += 1
     sum(range(2000))
@@ -120,7 +120,7 @@ for _ in range(50):
 
 @pytest.mark.parametrize("place", ["loop", "sleep", "flush", "stop"])
 def test_keyboard_interrupt(place: str, run_python: Any, sink: Any) -> None:
-    """SIGINT becomes KeyboardInterrupt in the main thread, also inside pyprof's calls, and ends the process."""
+    """SIGINT becomes KeyboardInterrupt in the main thread, also inside pyprof's calls."""
     program = (
         PRELUDE
         + """

@@ -3,7 +3,7 @@
 Seen to fail, each with one line changed:
 - `start` without its look at `is_main_interpreter`: a start in another interpreter raises or starts threads;
 - `open_one_off` without it: the timer of the process ends (`test_they_do_not_touch_the_profiler`);
-- `ATTACH_AFTER_NS` for ever: `stop` waits for the busy interpreter (`test_a_busy_interpreter`, 3.13 and later);
+- `ATTACH_AFTER_NS` for ever: `stop` waits for the busy interpreter (`test_a_busy_interpreter`, 3.13 on);
 - `autostart.start` without it, and a thread of ours there: Py_EndInterpreter aborts (3.12, 3.13).
 """
 
