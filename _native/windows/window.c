@@ -70,7 +70,7 @@ void pyprof_window_add(pyprof_window *window, pyprof_stack_id stack, const pypro
 size_t pyprof_window_bytes(const pyprof_window *window) { return window->budget.used; }
 
 size_t pyprof_window_stack_count(const pyprof_window *window) {
-    return pyprof_stack_table_stack_count(&window->stacks) - 1;
+    return window->values.count; /* a stack without its row has its values in the overflow */
 }
 
 const pyprof_stack_table *pyprof_window_get_stacks(const pyprof_window *window) { return &window->stacks; }
