@@ -52,6 +52,7 @@ bool pyprof_threads_open(pyprof_threads *threads, PyInterpreterState *interp, bo
         threads->items[threads->count++] = (pyprof_thread){
             .key = {tstate, PyThreadState_GetID(tstate), tid},
             .clock_ns = clock,
+            .placeable_ns = clock,
             .charged_ns = clock,
             .stack = PYPROF_NO_STACK,
             .placed_stack = PYPROF_NO_STACK,
@@ -97,6 +98,7 @@ bool pyprof_threads_read_clocks(pyprof_threads *threads, const void *gil_holder)
         if (clock > thread->clock_ns) {
             thread->clock_ns = clock;
         }
+        thread->placeable_ns = thread->clock_ns;
     }
     if (gil_holder != NULL && gil_holder != PYPROF_UNKNOWN_HOLDER) {
         return changed;

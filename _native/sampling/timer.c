@@ -96,6 +96,13 @@ static void finish_window(int64_t now) {
     begin_window(now);
 }
 
+static void count_missed(uint64_t ticks) {
+    count(&timer.stats.missed, ticks);
+    if (timer.window != NULL) {
+        pyprof_window_get_info(timer.window)->missed += ticks;
+    }
+}
+
 /* -- one tick -- */
 
 static void add_sample(pyprof_thread *thread, int64_t wall_ns, uint64_t ticks) {
@@ -108,8 +115,8 @@ static void add_sample(pyprof_thread *thread, int64_t wall_ns, uint64_t ticks) {
     if (thread->on_cpu) {
         thread->placed_stack = thread->stack;
         values.column[PYPROF_CPU_SAMPLES] = 1;
-        values.column[PYPROF_CPU_NS] = thread->clock_ns - thread->charged_ns;
-        thread->charged_ns = thread->clock_ns;
+        values.column[PYPROF_CPU_NS] = thread->placeable_ns - thread->charged_ns;
+        thread->charged_ns = thread->placeable_ns;
     }
     pyprof_window_add(timer.window, thread->stack, &values);
 }
@@ -123,6 +130,7 @@ static pyprof_thread new_thread(const pyprof_thread_key *key, int64_t wall_ns, c
     return (pyprof_thread){
         .key = *key,
         .clock_ns = clock,
+        .placeable_ns = clock,
         .charged_ns = clock - (clock < wall_ns ? clock : wall_ns),
         .moved = true,
         .on_cpu = key->tstate == gil_holder,
@@ -132,8 +140,9 @@ static pyprof_thread new_thread(const pyprof_thread_key *key, int64_t wall_ns, c
     };
 }
 
-/* The threads of the snapshot become the known ones; the CPU time of those that are gone is settled. */
-static bool merge_snapshot(int64_t wall_ns, const void *gil_holder) {
+/* The threads of the snapshot become the known ones; the CPU time of those that are gone is settled. `share`:
+ * how much of the time between the reading of the clocks and the snapshot this tick may place. */
+static bool merge_snapshot(int64_t wall_ns, double share, const void *gil_holder) {
     const pyprof_snapshot *snapshot = &timer.snapshot;
     pyprof_threads *known = &timer.threads;
     pyprof_thread *items = malloc((snapshot->thread_count + 1) * sizeof(*items));
@@ -148,6 +157,8 @@ static bool merge_snapshot(int64_t wall_ns, const void *gil_holder) {
             known->items[old].key.tstate = NULL; /* taken over */
             items[i].on_cpu &= !view->moved_on;
             if (view->clock_ns > items[i].clock_ns) {
+                int64_t meanwhile = view->clock_ns - items[i].clock_ns;
+                items[i].placeable_ns += (int64_t)(share * (double)meanwhile);
                 items[i].clock_ns = view->clock_ns;
             }
         } else {
@@ -175,39 +186,61 @@ static bool merge_snapshot(int64_t wall_ns, const void *gil_holder) {
     return true;
 }
 
-/* A snapshot, merged into what is known of the threads; false: not at this tick. */
-static bool look(int64_t now, const void *gil_holder) {
+/* Deadlines that have passed by `now` count as ticks; all but the first were missed. The last of them, or 0.
+ */
+static int64_t pass_deadlines(int64_t now, bool first_is_missed) {
+    int64_t last = 0;
+    uint64_t passed = 0;
+    for (; timer.deadline_ns <= now; timer.deadline_ns += next_gap()) {
+        last = timer.deadline_ns;
+        passed++;
+    }
+    timer.pending_ticks += passed;
+    count(&timer.stats.ticks, passed);
+    count_missed(passed - (passed > 0 && !first_is_missed));
+    return last;
+}
+
+/* A snapshot, merged into what is known of the threads. Returns up to when it speaks for them, or 0: not at
+ * this tick.
+ *
+ * While a C call keeps the GIL, ticks come due; all of them would have found that call. So a late snapshot
+ * stands for them too, and what is after the last of them is left to the next sample: weighing it all here
+ * would favour long calls over short ones. */
+static int64_t look(int64_t now, const void *gil_holder) {
     const pyprof_snapshot_request request = {
         .interp = timer.interp,
         .max_frames = timer.options.max_frames,
         .raw_walk = timer.walk_obstacle == NULL,
         .snapshot = &timer.snapshot,
         .known = &timer.threads,
-        .asked_ns = now,
+        .asked_ns = pyprof_monotonic_ns(),
         .gil_holder = gil_holder,
     };
-    return timer.window != NULL && pyprof_current_frames_take(&request, timer.own) &&
-           merge_snapshot(timer.snapshot.taken_ns - timer.last_tick_ns, gil_holder);
+    if (timer.window == NULL || !pyprof_current_frames_take(&request, timer.own)) {
+        return 0;
+    }
+    const int64_t asked = request.asked_ns, taken = timer.snapshot.taken_ns;
+    int64_t last = pass_deadlines(taken, true);
+    int64_t until = last > now ? last : now;
+    double share = until > asked && taken > asked ? (double)(until - asked) / (double)(taken - asked) : 0;
+    return merge_snapshot(until - timer.last_tick_ns, share, gil_holder) ? until : 0;
 }
 
 static void tick(int64_t now) {
+    pass_deadlines(now, false);
     const void *gil_holder = pyprof_gil_holder(timer.interp);
     const void *newest = pyprof_newest_thread(timer.interp);
     bool changed = pyprof_threads_read_clocks(&timer.threads, gil_holder) || newest != timer.newest_thread;
-    timer.pending_ticks++;
-    count(&timer.stats.ticks, 1);
     if (timer.window == NULL) {
         begin_window(now); /* there was no memory for it */
     }
     if (changed) {
-        if (!look(pyprof_monotonic_ns(), gil_holder)) {
-            count(&timer.stats.missed, 1);
-            if (timer.window != NULL) {
-                pyprof_window_get_info(timer.window)->missed++;
-            }
+        now = look(now, gil_holder);
+        if (now == 0) {
+            count_missed(1);
             return; /* the next sample carries this tick's weight */
         }
-        now = timer.snapshot.taken_ns;
         timer.newest_thread = newest;
         if (timer.threads.count == 0) {
             __atomic_store_n(&timer.abandoned, true, __ATOMIC_RELEASE);
@@ -228,15 +261,6 @@ static void tick(int64_t now) {
 
 /* -- the thread -- */
 
-static void miss(uint64_t ticks) {
-    timer.pending_ticks += ticks;
-    count(&timer.stats.ticks, ticks);
-    count(&timer.stats.missed, ticks);
-    if (timer.window != NULL) {
-        pyprof_window_get_info(timer.window)->missed += ticks;
-    }
-}
-
 static void run_until_stopped(void) {
     int64_t window_end = timer.window_start_ns + timer.options.window_ns;
     for (;;) {
@@ -254,16 +278,8 @@ static void run_until_stopped(void) {
         }
         if (now < timer.deadline_ns) {
             pyprof_futex_wait(&timer.commands, commands, timer.deadline_ns);
-            continue;
-        }
-        tick(now);
-        timer.deadline_ns += next_gap();
-        uint64_t missed = 0;
-        for (now = pyprof_monotonic_ns(); timer.deadline_ns <= now; timer.deadline_ns += next_gap()) {
-            missed++;
-        }
-        if (missed > 0) {
-            miss(missed);
+        } else {
+            tick(now);
         }
     }
 }
