@@ -1,6 +1,11 @@
 """The host's process, looked at from outside: what pyprof leaves behind, and how the host dies.
 
 (Forks, exits, signals and other interpreters have files of their own.)
+
+Seen to fail, each with one line changed:
+- targets that are not closed: `test_restarts_leak_…` for servers; a timer that is not ended: for all of them;
+- windows that are kept: `test_restarts_keep_the_memory_flat`;
+- `start` with a handler for SIGSEGV or SIGTERM: `test_a_segmentation_fault_…`, `test_death_by_…`.
 """
 
 import signal

@@ -1,4 +1,14 @@
-"""`with pyprof.profile() as p:` — with and without the continuous profiler, nested, failing, empty."""
+"""`with pyprof.profile() as p:` — with and without the continuous profiler, nested, failing, empty.
+
+Seen to fail, each with one line changed:
+- `__enter__` without its check: `test_entered_twice_…` and, by the threads left, all after it;
+- `__exit__` returns True: `test_an_exception_passes_through_…`;
+- `_profile` without its check: `test_there_is_no_result_before_the_end`;
+- `profile` without a look at `_OPTIONS`: `test_a_bad_option_is_named`; without that at cpu and wall:
+  `test_neither_cpu_nor_wall`; with `Config.load`: `test_the_environment_is_no_part_of_it`;
+- windows for the last consumer only: `test_beside_…`, `test_nested_…`; the first one's rate instead of the
+  highest: `test_beside_…`; `max_frames` not passed on: `test_max_frames_…`.
+"""
 
 import gzip
 import sys
@@ -78,6 +88,7 @@ def test_beside_the_continuous_profiler(tmp_path: Path) -> None:
     pyprof.stop()
     assert cum(p, first) == 0
     assert cum(p, second) == pytest.approx(0.1, abs=0.04)
+    assert pprof.read(p.pprof()).period == 1_000_000, "the faster of the two rates"
     continuous = pprof.read(tmp_path / "all.pb.gz")
     assert cum(continuous, first) == pytest.approx(0.1, abs=0.04)
     assert cum(continuous, second) == pytest.approx(0.1, abs=0.04)
@@ -184,7 +195,9 @@ def test_in_many_threads_at_once() -> None:
     for thread in threads:
         thread.join()
     assert len(shares) == 12
-    assert min(shares) > 0, "each block saw at least its own work"
+    assert sum(shares) > 12 * 0.05 / 2, (
+        "the blocks saw their work, but for that beside a start of another one"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -272,14 +285,16 @@ def test_a_bad_option_is_named(name: str, value: object) -> None:
 
 
 def test_the_environment_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The options of the continuous profiler, wrong ones even, are not those of a block."""
+    """The options of the continuous profiler are not those of a block."""
     monkeypatch.setenv("PYPROF_SAMPLE_RATE", "7")
-    monkeypatch.setenv("PYPROF_MAX_FRAMES", "none")
+    monkeypatch.setenv("PYPROF_MAX_FRAMES", "1")
+    monkeypatch.setenv("PYPROF_WALL", "off")
     with pyprof.profile(cpu=False) as p:
         first()
     profile = pprof.read(p.pprof())
     assert profile.period == 1_000_000
     assert [t.type for t in profile.sample_types] == ["samples", "wall"]
+    assert max(len(sample.locations) for sample in profile.samples) > 2
 
 
 def test_max_frames_keeps_the_leaf_side() -> None:
