@@ -12,6 +12,8 @@ NATIVE := $(shell find _native -name '*.[ch]')
 BASE := $(VENV)/.stamp-base
 BUILT := $(VENV)/.stamp-built
 SHARED := --numprocesses=auto --dist=loadgroup
+# Shares are measured while other processes may want the CPUs too: what is wrong is wrong three times.
+ALONE := --reruns 2 --only-rerun AssertionError
 PYTEST := PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
@@ -67,20 +69,20 @@ demo: $(VENV)/.stamp-demo
 test: $(VENV)/.stamp-test
 	@code=0; set -x; \
 	$(PYTEST) -m "not slow and not accuracy" $(SHARED) $(TESTARGS) || code=1; \
-	$(PYTEST) -m "not slow and accuracy" $(TESTARGS) || code=1; \
+	$(PYTEST) -m "not slow and accuracy" $(ALONE) $(TESTARGS) || code=1; \
 	exit $$code
 
 test-all: $(VENV)/.stamp-test
 	@code=0; set -x; \
 	$(PYTEST) -m "not accuracy" $(SHARED) $(TESTARGS) || code=1; \
-	$(PYTEST) -m "accuracy" $(TESTARGS) || code=1; \
+	$(PYTEST) -m "accuracy" $(ALONE) $(TESTARGS) || code=1; \
 	exit $$code
 
 # What `make test` leaves out.
 test-slow: $(VENV)/.stamp-test
 	@code=0; set -x; \
 	$(PYTEST) -m "slow and not accuracy" $(SHARED) $(TESTARGS) || code=1; \
-	$(PYTEST) -m "slow and accuracy" $(TESTARGS) || [ $$? -eq 5 ] || code=1; \
+	$(PYTEST) -m "slow and accuracy" $(ALONE) $(TESTARGS) || [ $$? -eq 5 ] || code=1; \
 	exit $$code
 
 lint: $(VENV)/.stamp-test $(VENV)/.stamp-lint

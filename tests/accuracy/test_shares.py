@@ -84,19 +84,16 @@ def test_c_calls_that_release_the_gil_in_two_threads(recorded: Record) -> None:
     recorded("gil_released", sample_rate=500).check()
 
 
-def test_threads_that_release_the_gil_all_the_time(recorded: Record) -> None:
-    # Nothing statistical: whoever waits for the GIL in `release` burns nothing there.
-    recorded("releases").check()
+def test_threads_that_release_the_gil_all_the_time(tmp_path: Path) -> None:
+    # Nothing statistical: whoever waits for the GIL in `release` burns nothing there. Where others want the CPUs too,
+    # threads that have just been woken for the GIL are on a CPU more often than that: 6 points; a sampler that gets the
+    # GIL only when somebody lets go of it of its own accord is 40 off.
+    record("releases", tmp_path).check(points=6)
 
 
 def test_a_loop_in_lock_step_with_the_sampler(recorded: Record) -> None:
     # 6,500 independent ticks: 2 points are 3.5 standard deviations.
     check_by_chance(lambda: recorded("lockstep", sample_rate=1000), points=2)
-
-
-def test_bursts_of_two_functions(tmp_path: Path) -> None:
-    # 3,000 independent ticks on a CPU: 3 points are 3.5 standard deviations. Whole deltas are 6.8 wrong.
-    check_by_chance(lambda: record("pairs", fresh_directory(tmp_path), sample_rate=500), points=3)
 
 
 def test_threads_that_threading_does_not_know(recorded: Record) -> None:
