@@ -157,6 +157,8 @@ static const char *layout_obstacle(void) {
 size_t pyprof_walk_public(PyThreadState *tstate, pyprof_code_frame *frames, size_t max, bool *truncated) {
     size_t depth = 0;
     *truncated = false;
+    /* It creates objects, and 3.11 collects garbage right away: finalizers would run here. */
+    int collects = PyGC_Disable();
     PyFrameObject *frame = PyThreadState_GetFrame(tstate);
     while (frame != NULL) {
         if (depth == max) {
@@ -170,6 +172,9 @@ size_t pyprof_walk_public(PyThreadState *tstate, pyprof_code_frame *frames, size
         PyFrameObject *back = PyFrame_GetBack(frame);
         Py_DECREF(frame);
         frame = back;
+    }
+    if (collects) {
+        PyGC_Enable();
     }
     return depth;
 }

@@ -29,7 +29,8 @@ static bool reserve(void **elements, size_t *capacity, size_t needed, size_t siz
 enum { MAX_DEPTH = 1024 };
 
 static bool walk(const pyprof_snapshot_request *request, PyThreadState *tstate, pyprof_thread_view *view) {
-    pyprof_code_frame codes[MAX_DEPTH];
+    /* Static: too large for the stacks of some threads that take snapshots. */
+    static pyprof_code_frame codes[MAX_DEPTH];
     pyprof_snapshot *snapshot = request->snapshot;
     size_t max = request->max_frames < MAX_DEPTH ? request->max_frames : MAX_DEPTH;
     size_t depth = request->raw_walk ? pyprof_walk_raw(tstate, codes, max, &view->truncated)

@@ -7,6 +7,7 @@ Seen to fail, each with one line changed:
 - `Wire.after_fork_child` keeps its lock and connection: children of `test_a_storm_of_forks` upload over the
   parent's connection or wait for its lock for ever;
 - `_before_fork` without `imports.hold`: the children of `test_a_fork_while_uploads_import` hang in `import`;
+- `join_fork_of_logging` not called: CPython complains in `test_a_fork_while_logging_is_imported`;
 - `_end_with_multiprocessing` not called: no profile of a `multiprocessing.Process` arrives.
 """
 
@@ -211,6 +212,43 @@ assert pyprof.flush(30)
     assert len(result.stdout.split()) == 1
     assert result.stderr == ""
     assert here.bodies, "the parent's uploads go on"
+
+
+def test_a_fork_while_logging_is_imported(run_python: Any, sink: Any) -> None:
+    """It registers hooks for forks: one that runs afterwards only complains of a lock that nobody holds."""
+    program = """
+import os, signal, sys, time
+import pyprof
+importing = []
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "logging":
+            importing.append(name)
+            time.sleep(0.02)  # the fork has begun, and waits for the import
+
+sys.meta_path.insert(0, Slow())
+assert "logging" not in sys.modules
+pyprof.start(server_url=sys.argv[1], upload_interval=0.1, exit_timeout=30)
+end = time.monotonic() + 30
+while not importing:
+    assert time.monotonic() < end
+    time.sleep(0.001)
+for _ in range(3):
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(40)
+        import logging
+        logging.getLogger("child").debug("nobody holds the lock of the handlers")
+        os._exit(0 if logging._lock.acquire(timeout=20) else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+import logging
+pyprof.stop()
+pid = os.fork()
+if pid == 0:
+    os._exit(0)
+os.waitpid(pid, 0)
+"""
+    assert run_python(program, sink().url, options=QUIET, timeout=90, check=True).stderr == ""
 
 
 def test_a_profile_block_across_a_fork(run_python: Any) -> None:
