@@ -1,4 +1,11 @@
-"""Samples name the code that ran, whatever becomes of it and whatever it is called."""
+"""Samples name the code that ran, whatever becomes of it and whatever it is called.
+
+Seen to fail, each with one line changed:
+- deaths are not noted: functions have the names of dead ones, with and without the wrapped destructor;
+- only the wrapped destructor notes none: the case with the slots taken;
+- the destructor is not put back, or the watcher's slot not given back: the states after `stop()`;
+- `co_name` for `co_qualname`, surrogates as three bytes, an empty line table taken as it is: the names.
+"""
 
 import json
 import sys
@@ -21,14 +28,19 @@ for n in range(200):
     namespace = {"work_until_walked": work_until_walked}
     source = "\\n" * n + f"def f{n}():\\n    work_until_walked(3)\\n"
     exec(compile(source, f"/gone/{n}.py", "exec"), namespace)
-    namespace[f"f{n}"]()
-    del namespace
+    namespace.pop(f"f{n}")()  # with no reference left it is gone; on free-threaded builds a collection later
 gc.collect()
 seen, _ = stop()
 answer(frames=sorted({frame for frames, _ in seen for frame in frames if frame[1].startswith("/gone/")}))
 """)
-    functions = [frame for frame in found["frames"] if frame[0] != "<module>"]
-    assert sorted(functions) == sorted([f"f{n}", f"/gone/{n}.py", n + 2] for n in range(200))
+    lines: dict[tuple[str, str], set[int]] = {}
+    for name, file, line in found["frames"]:
+        if name != "<module>":
+            lines.setdefault((name, file), set()).add(line)
+    assert lines.keys() == {(f"f{n}", f"/gone/{n}.py") for n in range(200)}
+    for (name, _), seen in lines.items():
+        first = int(name[1:]) + 1
+        assert {first + 1} <= seen <= {first, first + 1}  # a call begins at the line of its `def`
 
 
 # `calls` lives on, and the line it is at tells which function it runs: a stale name would contradict it.
