@@ -17,14 +17,16 @@ struct pyprof_own_thread {
     void *argument;
     char name[16];
     uint64_t tid;   /* written before `ended` */
-    uint32_t ended; /* atomic, futex */
+    uint32_t ended; /* atomic, futex; RUNNING, then ENDED or first ABANDONED */
 };
+
+enum { RUNNING, ENDED, ABANDONED };
 
 /* A profiler has a timer, an exporter, and for a moment those of a restart. */
 enum { MAX_OWN_THREADS = 16 };
 static uint64_t own_tids[MAX_OWN_THREADS]; /* atomic; 0: free */
 static int64_t extra_cpu_ns;               /* atomic */
-static long alive;                         /* atomic: made and not joined */
+static long alive;                         /* atomic: made, and not joined or ended after `abandon` */
 
 static void enter(uint64_t tid) {
     for (int i = 0; i < MAX_OWN_THREADS; i++) {
@@ -45,6 +47,11 @@ static void leave(uint64_t tid) {
     }
 }
 
+static void forget(pyprof_own_thread *thread) {
+    free(thread);
+    __atomic_sub_fetch(&alive, 1, __ATOMIC_RELAXED);
+}
+
 static void *thread_main(void *argument) {
     pyprof_own_thread *thread = argument;
     uint64_t tid = thread->tid = pyprof_own_tid();
@@ -52,8 +59,11 @@ static void *thread_main(void *argument) {
     prctl(PR_SET_NAME, thread->name);
     thread->run(thread->argument);
     leave(tid);
-    __atomic_store_n(&thread->ended, 1, __ATOMIC_RELEASE);
-    pyprof_futex_wake(&thread->ended);
+    if (__atomic_exchange_n(&thread->ended, ENDED, __ATOMIC_ACQ_REL) == ABANDONED) {
+        forget(thread);
+    } else {
+        pyprof_futex_wake(&thread->ended);
+    }
     return NULL;
 }
 
@@ -103,17 +113,23 @@ static void wait_until_gone(uint64_t tid) {
 }
 
 bool pyprof_own_thread_join(pyprof_own_thread *thread, int64_t deadline_ns) {
-    while (__atomic_load_n(&thread->ended, __ATOMIC_ACQUIRE) == 0) {
+    while (__atomic_load_n(&thread->ended, __ATOMIC_ACQUIRE) == RUNNING) {
         if (pyprof_monotonic_ns() >= deadline_ns) {
             return false;
         }
-        pyprof_futex_wait(&thread->ended, 0, deadline_ns);
+        pyprof_futex_wait(&thread->ended, RUNNING, deadline_ns);
     }
     pthread_join(thread->handle, NULL);
     wait_until_gone(thread->tid);
-    free(thread);
-    __atomic_sub_fetch(&alive, 1, __ATOMIC_RELAXED);
+    forget(thread);
     return true;
+}
+
+void pyprof_own_thread_abandon(pyprof_own_thread *thread) {
+    pthread_detach(thread->handle);
+    if (__atomic_exchange_n(&thread->ended, ABANDONED, __ATOMIC_ACQ_REL) == ENDED) {
+        forget(thread);
+    }
 }
 
 long pyprof_own_thread_count(void) { return __atomic_load_n(&alive, __ATOMIC_RELAXED); }

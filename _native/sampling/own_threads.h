@@ -23,7 +23,10 @@ pyprof_own_thread *pyprof_own_thread_start(void (*run)(void *), void *argument, 
  */
 bool pyprof_own_thread_join(pyprof_own_thread *thread, int64_t deadline_ns);
 
-long pyprof_own_thread_count(void); /* made and not joined */
+/* Instead of a join, where that came to nothing: the thread goes on, and is counted until its end. */
+void pyprof_own_thread_abandon(pyprof_own_thread *thread);
+
+long pyprof_own_thread_count(void); /* made, and not joined or ended after `abandon` */
 bool pyprof_is_own_thread(uint64_t tid);
 int64_t pyprof_own_threads_cpu_ns(void);        /* ended ones included */
 void pyprof_own_threads_add_cpu_ns(int64_t ns); /* work done for pyprof on a thread of the application */

@@ -25,7 +25,6 @@ int64_t pyprof_seconds_to_ns(PyObject *seconds) {
     return value > 1e9 ? INT64_MAX / 4 : (int64_t)(value * 1e9);
 }
 
-/* Nothing to let go of: a thread that was not joined goes on, and its handle stays with it. */
 static void plain_dealloc(PyObject *self) {
     PyTypeObject *type = Py_TYPE(self);
     type->tp_free(self);
@@ -103,6 +102,14 @@ static PyObject *thread_join(thread_object *self, PyObject *timeout) {
     return PyBool_FromLong(ended);
 }
 
+static void thread_dealloc(PyObject *object) {
+    thread_object *self = (thread_object *)object;
+    if (self->thread != NULL && self->pid == getpid()) {
+        pyprof_own_thread_abandon(self->thread);
+    }
+    plain_dealloc(object);
+}
+
 static PyMethodDef thread_methods[] = {
     {"join", (PyCFunction)thread_join, METH_O,
      PyDoc_STR("join(timeout, /)\n--\n\nWait at most `timeout` seconds; whether the thread has ended.")},
@@ -112,7 +119,7 @@ static PyMethodDef thread_methods[] = {
 static PyType_Slot thread_slots[] = {
     {Py_tp_doc, (void *)PyDoc_STR("A real OS thread, started at once.")},
     {Py_tp_new, thread_new},
-    {Py_tp_dealloc, plain_dealloc},
+    {Py_tp_dealloc, thread_dealloc},
     {Py_tp_methods, thread_methods},
     {0, NULL},
 };

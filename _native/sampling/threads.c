@@ -99,6 +99,7 @@ bool pyprof_threads_read_clocks(pyprof_threads *threads, const void *gil_holder)
             thread->clock_ns = clock;
         }
         thread->placeable_ns = thread->clock_ns;
+        thread->certain_ns = 0;
     }
     if (gil_holder != NULL && gil_holder != PYPROF_UNKNOWN_HOLDER) {
         return changed;

@@ -33,6 +33,7 @@ typedef struct {
     pyprof_thread_key key;
     int64_t clock_ns;      /* at the last tick, read before its snapshot */
     int64_t placeable_ns;  /* up to here this tick may charge it */
+    int64_t certain_ns;    /* part of that which was used at the stack of this tick without doubt */
     int64_t charged_ns;    /* up to here the clock is in a window */
     bool moved;            /* the clock went on since the tick before */
     bool on_cpu;           /* this tick may place CPU time */

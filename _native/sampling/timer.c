@@ -105,6 +105,21 @@ static void count_missed(uint64_t ticks) {
 
 /* -- one tick -- */
 
+/* CPU time between two ticks that placed some may have been used at either's stack: half goes to each. All of
+ * it to the later one would take from the first function of every burst, since what ran before it slept. */
+static int64_t split_cpu(pyprof_thread *thread) {
+    int64_t cpu = thread->placeable_ns - thread->charged_ns;
+    int64_t earlier = thread->placed_stack == PYPROF_NO_STACK ? 0 : (cpu - thread->certain_ns) / 2;
+    if (earlier > 0) {
+        pyprof_values values = {{0}};
+        values.column[PYPROF_CPU_NS] = earlier;
+        pyprof_window_add(timer.window, thread->placed_stack, &values);
+        cpu -= earlier;
+    }
+    thread->charged_ns = thread->placeable_ns;
+    return cpu;
+}
+
 static void add_sample(pyprof_thread *thread, int64_t wall_ns, uint64_t ticks) {
     pyprof_values values = {{0}};
     values.column[PYPROF_SAMPLES] = (int64_t)ticks;
@@ -113,10 +128,9 @@ static void add_sample(pyprof_thread *thread, int64_t wall_ns, uint64_t ticks) {
         thread->moved_stack = thread->stack;
     }
     if (thread->on_cpu) {
-        thread->placed_stack = thread->stack;
         values.column[PYPROF_CPU_SAMPLES] = 1;
-        values.column[PYPROF_CPU_NS] = thread->placeable_ns - thread->charged_ns;
-        thread->charged_ns = thread->placeable_ns;
+        values.column[PYPROF_CPU_NS] = split_cpu(thread);
+        thread->placed_stack = thread->stack;
     }
     pyprof_window_add(timer.window, thread->stack, &values);
 }
@@ -158,7 +172,8 @@ static bool merge_snapshot(int64_t wall_ns, double share, const void *gil_holder
             items[i].on_cpu &= !view->moved_on;
             if (view->clock_ns > items[i].clock_ns) {
                 int64_t meanwhile = view->clock_ns - items[i].clock_ns;
-                items[i].placeable_ns += (int64_t)(share * (double)meanwhile);
+                items[i].certain_ns = (int64_t)(share * (double)meanwhile);
+                items[i].placeable_ns += items[i].certain_ns;
                 items[i].clock_ns = view->clock_ns;
             }
         } else {
