@@ -125,9 +125,8 @@ class Profiler:
         window = _sampler.take(self._consumer, 0 if abandoned else timeout)
         if abandoned and window is None and self._exporter is not None:
             self._exporter.finish(self.config.exit_timeout)
-        if (
-            self._discards
-        ):  # looked at last: the waiting may have begun before, and ended with the last window
+        # Looked at last: the waiting may have begun before, and ended with the last window.
+        if self._discards:
             self._consumer.windows.clear()
             return None
         return window

@@ -12,12 +12,10 @@
 #define LARGEST_DEPTH (UINT32_MAX / 8)
 
 #define PSEUDO_SYMBOL(name)                                                                                  \
-    {.refs = 1,                                                                                              \
-     .qualname = name,                                                                                       \
-     .qualname_size = sizeof(name) - 1,                                                                      \
-     .filename = "",                                                                                         \
-     .linetable = (const uint8_t *)"",                                                                       \
-     .bytes = 0}
+    {                                                                                                        \
+        .refs = 1, .qualname = name, .qualname_size = sizeof(name) - 1, .filename = "",                      \
+        .linetable = (const uint8_t *)"", .bytes = 0                                                         \
+    }
 
 static const pyprof_symbol pseudo_symbols[PYPROF_PSEUDO_SYMBOLS] = {
     [PYPROF_OVERFLOW_LOCATION] = PSEUDO_SYMBOL("[overflow]"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Record, fresh_directory
+from .conftest import Record
 from .reading import Recording, record
 
 MISSED = 0.02
@@ -85,9 +85,9 @@ def test_c_calls_that_release_the_gil_in_two_threads(recorded: Record) -> None:
 
 
 def test_threads_that_release_the_gil_all_the_time(tmp_path: Path) -> None:
-    # Nothing statistical: whoever waits for the GIL in `release` burns nothing there. Where others want the CPUs too,
-    # threads that have just been woken for the GIL are on a CPU more often than that: 6 points; a sampler that gets the
-    # GIL only when somebody lets go of it of its own accord is 40 off.
+    # Nothing statistical: whoever waits for the GIL in `release` burns nothing there. Where others want the
+    # CPUs too, threads that were just woken for the GIL are on a CPU more often than that: 6 points. A
+    # sampler that gets the GIL only when somebody lets go of it of its own accord is 40 off.
     record("releases", tmp_path).check(points=6)
 
 

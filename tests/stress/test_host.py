@@ -4,6 +4,7 @@
 
 Seen to fail, each with one line changed:
 - targets that are not closed: `test_restarts_leak_…` for servers; a timer that is not ended: for all of them;
+- a Thread that dies unjoined leaves its handle: `test_a_thread_that_a_stop_could_not_wait_for`;
 - windows that are kept: `test_restarts_keep_the_memory_flat`;
 - `start` with a handler for SIGSEGV or SIGTERM: `test_a_segmentation_fault_…`, `test_death_by_…`.
 """
@@ -22,6 +23,12 @@ def burn(seconds):
     end = time.thread_time() + seconds
     while time.thread_time() < end:
         sum(range(100))
+
+def until(condition):
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, threads()
+        time.sleep(0.001)
 
 def threads():
     return len(os.listdir("/proc/self/task"))
@@ -60,7 +67,7 @@ def cycle(n):
     with pyprof.profile():
         burn(0.001)
     pyprof.stop(flush=n % 2 == 0)
-    assert threads() == 1
+    until(lambda: threads() == 1)  # at once, unless the exporter is in the middle of its imports
 
 for n in range(3):
     cycle(n)
@@ -76,11 +83,13 @@ assert descriptors() == before, (before, descriptors())
 def test_restarts_keep_the_memory_flat(run_python: Any) -> None:
     """The code cache and the stack tables are freed: a leak of either would be 100 KiB a round and more.
 
-    The windows hold deep stacks of code that is new in every round. The bound is 4 MiB for 200 rounds.
+    The windows hold deep stacks of code that is new in every round. The bound is 4 MiB for 200 rounds above
+    what the same program needs without pyprof (on 3.14t that grows as well).
     """
     program = (
         PRELUDE
         + """
+profiled = sys.argv[1] == "profiled"
 lines = "\\n".join(f"def f{n}(i): return f{n - 1}(i) if i else None" for n in range(1, 100))
 def fresh_code(round):
     names = {"burn": burn}
@@ -88,6 +97,8 @@ def fresh_code(round):
     names["f99"](1)
 
 def cycle(n):
+    if not profiled:
+        return fresh_code(n)
     pyprof.start(exporter="none", sample_rate=1000)
     fresh_code(n)
     with pyprof.profile():
@@ -105,8 +116,43 @@ print(resident() - before)
 assert pyprof.stats().own_bytes < 4 << 20, pyprof.stats()
 """
     )
-    growth = int(run_python(program, check=True, timeout=120).stdout)
-    assert growth < 4 << 20
+    bare, profiled = (
+        int(run_python(program, how, check=True, timeout=120).stdout) for how in ("bare", "profiled")
+    )
+    assert profiled - bare < 4 << 20
+
+
+def test_a_thread_that_a_stop_could_not_wait_for(run_python: Any) -> None:
+    """It is in a look-up of a name, which nothing ends; when it has ended, it is as if it had never been."""
+    program = (
+        PRELUDE
+        + """
+import socket, threading
+from pyprof import _native
+asked, answer = threading.Event(), threading.Event()
+def getaddrinfo(*arguments):
+    asked.set()
+    answer.wait(50)
+    raise socket.gaierror(socket.EAI_AGAIN, "try again")
+socket.getaddrinfo = getaddrinfo
+for _ in range(3):
+    asked.clear()
+    answer.clear()
+    pyprof.start(server_url="http://pyprof.invalid", upload_interval=0.1, sample_rate=1000, timeout=50)
+    assert asked.wait(30)
+    pyprof.stop(flush=False)
+    assert _native.own_threads() == 1 and threads() == 2, (_native.own_threads(), threads())
+    answer.set()
+    until(lambda: _native.own_threads() == 0 and threads() == 1)
+pyprof.start(exporter="none")
+pid = os.fork()  # warns on 3.12 and later if a thread of ours is taken for the host's
+if pid == 0:
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+"""
+    )
+    result = run_python(program, check=True, options=["-W", "error::DeprecationWarning"])
+    assert "Warning" not in result.stderr, result.stderr
 
 
 @pytest.mark.parametrize("when", ["before", "after", "registered"])

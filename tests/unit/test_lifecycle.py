@@ -214,8 +214,7 @@ for thread in threads: thread.join()
 assert not errors, errors
 pyprof.stop()
 assert not pyprof.is_running()
-assert _native.own_threads() == 0, _native.own_threads()
-until(lambda: tasks() == 1)
+until(lambda: _native.own_threads() == 0 and tasks() == 1)  # one may be in the middle of its imports
 before = pyprof.stats().ticks
 pyprof.start(exporter="none", sample_rate=1000)
 until(lambda: pyprof.stats().ticks > before)
@@ -250,7 +249,7 @@ for _ in range(2):
 
 
 def test_stop_without_flush_delivers_nothing(tmp_path: Path) -> None:
-    for flush, files in ((False, 0), (True, 1)):
+    for flush, files in [(False, 0)] * 10 + [(True, 1)]:
         pyprof.start(output=str(tmp_path / "out"), sample_rate=1000)
         sum(range(3_000_000))
         pyprof.stop(flush=flush)
@@ -330,6 +329,8 @@ def report():
         stats = pyprof.stats()
         print(json.dumps([moments[1] - moments[0], stats.uploads, stats.undelivered, tasks()]))
 atexit.register(report)
+from pyprof.export import imports
+assert imports.load("http")  # seconds on a busy machine, and nothing can cut them
 pyprof.start(server_url=sys.argv[1], exit_timeout=float(sys.argv[2]), timeout=120, upload_interval=3600)
 atexit.register(report)
 burn(0.05)
@@ -341,7 +342,8 @@ sys.exit(3)
     result = run_python(program, url, "30" if good else "0.5")
     assert result.returncode == 3, result.stderr
     seconds, uploads, undelivered, tasks = json.loads(result.stdout)
-    assert (uploads, undelivered) == ((1, 0) if good else (0, 1))
+    if behaviour != "dripping":  # whose first line says that all is well
+        assert (uploads, undelivered) == ((1, 0) if good else (0, 1))
     assert seconds < (30 if good else 10)
     assert tasks == 1
     assert len(result.stderr.splitlines()) <= (0 if good else 2), result.stderr
@@ -440,6 +442,8 @@ except RuntimeError as error:
 assert not pyprof.is_running() and tasks() == 1
 pyprof.start(exporter="none", sample_rate=1000)
 until(lambda: pyprof.stats().ticks > 3)
+pyprof.stop()
+assert tasks() == 1
 """
     )
     result = run_python(program, check=True)

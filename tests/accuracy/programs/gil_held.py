@@ -10,7 +10,6 @@ from time import thread_time
 
 from recording import Truth, record
 
-
 SHUFFLED = random.Random(1).sample(range(1_000_000), 1_000_000)
 
 
