@@ -137,7 +137,7 @@ def stop() -> None:
     """End the timer thread, join it, and push the window it was filling onto the ring."""
 
 def pause() -> None:
-    """End the timer thread for a fork; `resume` goes on with the window it was filling, `stop` ends it too."""
+    """End the timer thread for a fork; `resume` goes on with the window it was filling, `stop` ends it."""
 
 def resume() -> None:
     """After `pause`, else nothing. RuntimeError where no thread can be had; then it is as after `stop`."""
