@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-IN_CI = os.environ.get("PYPROF_CI") == "1"
+IN_CI = os.environ.get("REQUIRE_ALL_TOOLS") == "1"
 
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
 RunCommand = Callable[..., subprocess.CompletedProcess[str]]
@@ -92,7 +92,7 @@ def run_python() -> RunPython:
 
 
 class Require:
-    """Skips the test where something is missing, with one counted line; under PYPROF_CI=1 it fails instead.
+    """Skips the test where something is missing, with one counted line; under REQUIRE_ALL_TOOLS=1 it fails instead.
 
     Only wheels that do not exist for this interpreter (listed in `no-wheels` of the virtual environment by
     those who tried to install them) are a skip in CI too.

@@ -1,7 +1,7 @@
 """Code that is made and freed all the time: memory stays flat, and nobody who watches code is disturbed.
 
 Seen to fail, each with one line changed:
-- `begin_snapshot` removes nothing: `test_memory_is_flat` finds the cache as large as before;
+- `begin_snapshot` removes nothing: `test_memory_is_flat` finds the cache growing with every function;
 - `wrap_dealloc` wraps although its wrapper is still in the chain: the stack overflows in
   `test_somebody_else_wraps_the_destructor`;
 - `pyprof_code_cache_close` without the world stopped: crash of `test_starts_and_stops` in one of three runs
@@ -19,12 +19,11 @@ import pyprof
 from pyprof import _native
 
 def make(n):
-    "Makes a function and calls it, long enough to be seen."
+    "Calls a function made for this one call, long enough to be seen."
     namespace = {"clock": time.perf_counter}
     source = f"def f{n}():\\n end = clock() + 0.0003\\n while clock() < end: pass"
     exec(compile(source, f"/churn/{n}.py", "exec"), namespace)
     namespace[f"f{n}"]()
-    return namespace[f"f{n}"]
 
 def churn(functions, first=0):
     for n in range(first, first + functions):
@@ -50,25 +49,17 @@ def test_memory_is_flat(functions: int, run_python: Any) -> None:
         + """
 _native.start(period_ns=200_000, window_ns=10**15, max_frames=100, ring_windows=1, window_bytes=8 << 20,
               raw_walk=True)
-def work(stacks):
-    end = _native.stats()["stacks"] + stacks
-    while _native.stats()["stacks"] < end: pass
 sizes, seen, called = [], 0, 0
 end = time.monotonic() + 200
 while seen < int(sys.argv[1]):
     assert time.monotonic() < end, "too few are seen to say anything"
-    living = [make(n) for n in range(called, called + 300)]
+    churn(300, called)
     called += 300
     assert _native.rotate(30)
     window = _native.take()
-    there = sum(name.startswith("/churn/") for name in window.files)
+    seen += sum(name.startswith("/churn/") for name in window.files)
     del window
-    held = _native.stats()["bytes"]
-    living.clear()
-    work(5)
     sizes.append(_native.stats()["bytes"])
-    assert sizes[-1] < held - 150 * there, (there, held, sizes)
-    seen += there
 _native.stop()
 _native.take()
 print(seen, *sizes)

@@ -49,6 +49,7 @@ def test_they_do_not_touch_the_profiler(kind: str, run_python: Any) -> None:
         + """
 import pyprof
 pyprof.start(exporter="none", sample_rate=1000)
+assert goes_on()
 before = threads()
 other = create(sys.argv[1])
 execute(other, '''
@@ -118,7 +119,7 @@ def test_a_busy_interpreter(kind: str, seconds: float, run_python: Any) -> None:
 import pyprof
 seconds = float(sys.argv[2])
 other = create(sys.argv[1])
-code = f"import time\nend = time.monotonic() + {seconds}\nwhile time.monotonic() < end: pass"
+code = f"import time\\nend = time.monotonic() + {seconds}\\nwhile time.monotonic() < end: pass"
 thread = threading.Thread(target=execute, args=(other, code))
 thread.start()
 slowest, end = 0, time.monotonic() + seconds / 2
