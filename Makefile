@@ -69,20 +69,20 @@ demo: $(VENV)/.stamp-demo
 test: $(VENV)/.stamp-test
 	@code=0; set -x; \
 	$(PYTEST) -m "not slow and not accuracy" $(SHARED) $(TESTARGS) || code=1; \
-	$(PYTEST) -m "not slow and accuracy" $(ALONE) $(TESTARGS) || code=1; \
+	$(PYTEST) -m "not slow and accuracy" $(TESTARGS) $(ALONE) || code=1; \
 	exit $$code
 
 test-all: $(VENV)/.stamp-test
 	@code=0; set -x; \
 	$(PYTEST) -m "not accuracy" $(SHARED) $(TESTARGS) || code=1; \
-	$(PYTEST) -m "accuracy" $(ALONE) $(TESTARGS) || code=1; \
+	$(PYTEST) -m "accuracy" $(TESTARGS) $(ALONE) || code=1; \
 	exit $$code
 
 # What `make test` leaves out.
 test-slow: $(VENV)/.stamp-test
 	@code=0; set -x; \
 	$(PYTEST) -m "slow and not accuracy" $(SHARED) $(TESTARGS) || code=1; \
-	$(PYTEST) -m "slow and accuracy" $(ALONE) $(TESTARGS) || [ $$? -eq 5 ] || code=1; \
+	$(PYTEST) -m "slow and accuracy" $(TESTARGS) $(ALONE) || [ $$? -eq 5 ] || code=1; \
 	exit $$code
 
 lint: $(VENV)/.stamp-test $(VENV)/.stamp-lint

@@ -149,6 +149,7 @@ _lock = Lock()
 _sampler = Sampler()
 _current: Profiler | None = None
 _hooked = False
+_ending = False
 
 
 def start(service_name: str | None = None, **options: object) -> Profiler:
@@ -169,6 +170,8 @@ def start(service_name: str | None = None, **options: object) -> Profiler:
         log.warning("%s", warning)
     if not _native.SUPPORTED:
         return _refuse(config, f"{_UNSUPPORTED}: nothing is profiled")
+    if _ending:
+        return Profiler(config)  # nobody would end the threads before the interpreter turns them away
     if not _native.is_main_interpreter():
         return Profiler(config)  # the main interpreter's profiler speaks for the process
     if _is_interrupted():
@@ -332,6 +335,8 @@ def _hook() -> None:
 
 def _at_exit() -> None:
     """The last Python code that may use threads: afterwards an attaching thread would be ended or frozen."""
+    global _ending
+    _ending = True
     try:
         stop()
     finally:
