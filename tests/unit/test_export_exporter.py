@@ -374,6 +374,8 @@ def test_a_broken_ring_does_not_spin(setup, caplog):
     assert len(caplog.records) == 1
 
 
+# The process that runs the tests has threads of its own, whatever ours do.
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_after_a_fork_the_child_has_its_own(setup):
     """The child goes on with a new thread and nothing of the parent's; the parent is not disturbed."""
     s = setup(timeout=600)

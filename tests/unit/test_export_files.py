@@ -114,6 +114,8 @@ def test_one_file_holds_all_windows(tmp_path, suffix):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+# The process that runs the tests has threads of its own, whatever ours do.
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_forked_child_writes_beside_its_parent_s_file(tmp_path):
     target = FileTarget(str(tmp_path / "x.pb.gz"))
     assert target.send([series(1)], soon()).ok
