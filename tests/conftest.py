@@ -92,7 +92,7 @@ def run_python() -> RunPython:
 
 
 class Require:
-    """Skips the test where something is missing, with one counted line; under REQUIRE_ALL_TOOLS=1 it fails instead.
+    """Skips the test where something is missing, with one counted line; with REQUIRE_ALL_TOOLS=1 it fails.
 
     Only wheels that do not exist for this interpreter (listed in `no-wheels` of the virtual environment by
     those who tried to install them) are a skip in CI too.
