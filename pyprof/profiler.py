@@ -361,7 +361,11 @@ def _before_fork() -> None:
         fork.holds_imports = imports.hold(_IMPORTS_BOUND)
     if _host_is_single_threaded():
         # CPython warns when a process with threads forks; a host that has none shall not hear of ours.
-        _pause_for_fork()
+        try:
+            _pause_for_fork()
+        finally:
+            # From the hook itself: its caller is the frame in which the threads are started again.
+            _native.prepare_after_fork(_resume_after_fork)
     if imports is not None:
         imports.join_fork_of_logging()
 
@@ -378,13 +382,10 @@ def _host_is_single_threaded() -> bool:
 
 
 def _pause_for_fork() -> None:
-    try:
-        if _current is not None:
-            _current.pause()
-        else:
-            _sampler.pause()
-    finally:
-        _native.prepare_after_fork(_resume_after_fork)
+    if _current is not None:
+        _current.pause()
+    else:
+        _sampler.pause()
 
 
 def _resume_after_fork() -> None:

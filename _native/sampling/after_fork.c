@@ -9,7 +9,7 @@
 
 /* Other hooks are shorter than this; a caller that goes deeper at once must not put the restart off for ever.
  */
-enum { LONGEST_HOOKS_NS = 2000000 };
+enum { LONGEST_HOOKS_NS = 100000000 };
 
 /* Changed with the GIL, or on free-threaded builds by the one thread that forks (a host with more needs no
  * restart). */
