@@ -139,12 +139,14 @@ bool pyprof_post_call(PyInterpreterState *interp, int (*callback)(void *)) {
 #endif
 }
 
-void pyprof_request_gil_drop(PyInterpreterState *interp) {
+bool pyprof_request_gil_drop(PyInterpreterState *interp) {
 #if !PYPROF_HAS_PENDING_CALLS_ANYWHERE
-    __atomic_store_n(&interp->ceval.gil_drop_request._value, 1, __ATOMIC_RELEASE);
+    int before = __atomic_exchange_n(&interp->ceval.gil_drop_request._value, 1, __ATOMIC_ACQ_REL);
     __atomic_store_n(&interp->ceval.eval_breaker._value, 1, __ATOMIC_RELEASE);
+    return before != 0;
 #else
     (void)interp;
+    return false;
 #endif
 }
 

@@ -51,8 +51,9 @@ bool pyprof_can_post_calls(void);
 bool pyprof_post_call(PyInterpreterState *interp, int (*callback)(void *));
 
 /* Makes the holder of the GIL hand it over at its next safe point, to a thread that asks for it right after
- * this call. Does nothing where `pyprof_can_post_calls`. From any thread, attached or not. */
-void pyprof_request_gil_drop(PyInterpreterState *interp);
+ * this call. Returns whether it was asked already. Does nothing where `pyprof_can_post_calls`. From any
+ * thread, attached or not. */
+bool pyprof_request_gil_drop(PyInterpreterState *interp);
 
 /* Takes that back. With the GIL held. */
 void pyprof_withdraw_gil_drop(PyInterpreterState *interp);

@@ -25,6 +25,11 @@ uint64_t pyprof_own_tid(void);
 /* Threads of this process as the kernel counts them, 0 where it cannot be told. */
 long pyprof_native_thread_count(void);
 
+/* From now on the calling thread wakes as soon as its deadlines come. A deadline that waits for the CPU is
+ * not only late: the thread that has the CPU leaves it where it enters the kernel, so that the tick would
+ * find it at its system calls. */
+void pyprof_wake_promptly(void);
+
 /* Sleeps while `*word == expected`, until woken or until `deadline` on the monotonic clock. May return early.
  */
 void pyprof_futex_wait(uint32_t *word, uint32_t expected, int64_t deadline_ns);

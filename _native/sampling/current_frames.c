@@ -67,9 +67,22 @@ static bool take_by_request(const pyprof_snapshot_request *request, PyThreadStat
 
 static bool is_held(const void *holder) { return holder != NULL && holder != PYPROF_UNKNOWN_HOLDER; }
 
+static size_t running(const pyprof_snapshot_request *request) {
+    size_t count = 0;
+    for (size_t i = 0; i < request->known->count; i++) {
+        count += request->known->items[i].on_cpu;
+    }
+    return count;
+}
+
 /* Longer than the holder goes without a safe point, unless it is in a C call. Or it is a thread of a
  * subinterpreter with the same GIL, which serves no call of ours: it must be asked to let go. */
 enum { FIRST_PATIENCE_NS = 50000, LONGEST_PATIENCE_NS = 2000000, ATTACH_AFTER_NS = 50000000 };
+/* Threads that let go of the GIL for an instant, and two of which want it, keep a third one from it for a
+ * second: each time they let go they wake it in vain, so that its wait never gets as long as the switch
+ * interval, and it never asks for its turn. Free twice in a row, the GIL has not been caught in such an
+ * instant. */
+enum { FREE_LOOKS = 2 };
 
 static bool take_by_pending_call(const pyprof_snapshot_request *request, PyThreadState *own) {
     pending.request = request;
@@ -77,14 +90,16 @@ static bool take_by_pending_call(const pyprof_snapshot_request *request, PyThrea
     bool posted = post(request->interp);
     int64_t patience = FIRST_PATIENCE_NS;
     const int64_t attach_at = pyprof_monotonic_ns() + ATTACH_AFTER_NS;
+    int free_looks = 0;
     uint32_t state;
     while ((state = __atomic_load_n(&pending.state, __ATOMIC_ACQUIRE)) == REQUESTED || state == TAKING) {
+        free_looks = is_held(pyprof_gil_holder(request->interp)) ? 0 : free_looks + 1;
         if (state == REQUESTED && pyprof_is_finalizing()) {
             if (claim()) {
                 break; /* nobody can serve it any more */
             }
-        } else if (state == REQUESTED && (!posted || !is_held(pyprof_gil_holder(request->interp)) ||
-                                          pyprof_monotonic_ns() >= attach_at)) {
+        } else if (state == REQUESTED &&
+                   (!posted || free_looks >= FREE_LOOKS || pyprof_monotonic_ns() >= attach_at)) {
             /* Nobody is there to run the call: the holder went to sleep without a safe point. Or that cannot
              * be told: then the call may still be served while this waits. */
             PyEval_RestoreThread(own);
@@ -110,17 +125,13 @@ static bool take_with_world_stopped(const pyprof_snapshot_request *request, PyTh
     if (start < rest_until_ns) {
         return false;
     }
-    size_t running = 0;
-    for (size_t i = 0; i < request->known->count; i++) {
-        running += request->known->items[i].on_cpu;
-    }
     PyEval_RestoreThread(own);
     pyprof_stop_the_world(request->interp);
     int64_t stopped = pyprof_monotonic_ns();
     bool taken = pyprof_snapshot_take(request);
     pyprof_start_the_world(request->interp);
     PyEval_SaveThread();
-    if (running > 1) {
+    if (running(request) > 1) {
         rest_until_ns = stopped + (stopped - start) * REST_FACTOR;
     }
     return taken;
@@ -135,7 +146,7 @@ bool pyprof_current_frames_take(const pyprof_snapshot_request *request, PyThread
     if (pyprof_is_free_threaded()) {
         return take_with_world_stopped(request, own);
     }
-    if (pyprof_gil_holder(request->interp) == NULL) {
+    if (pyprof_gil_holder(request->interp) == NULL && running(request) == 0) {
         return take_attached(request, own);
     }
     if (pyprof_can_post_calls()) {

@@ -9,7 +9,8 @@
 #include "sampling/clocks.h"
 #include "sampling/own_threads.h"
 
-enum { REPEAT_AFTER_NS = 50000, STACK_BYTES = 64 * 1024 };
+/* A request that still stands is looked at ever more seldom: its holder is in a long C call. */
+enum { REPEAT_AFTER_NS = 50000, REPEAT_AFTER_MOST_NS = 1600000, STACK_BYTES = 64 * 1024 };
 
 static struct {
     PyInterpreterState *interp;
@@ -32,17 +33,20 @@ static void set_waiting(uint32_t waiting) {
 
 static void repeat_requests(void *unused) {
     (void)unused;
-    while (!__atomic_load_n(&request.stop_wanted, __ATOMIC_ACQUIRE)) {
+    pyprof_wake_promptly();
+    for (int64_t pause = REPEAT_AFTER_NS; !__atomic_load_n(&request.stop_wanted, __ATOMIC_ACQUIRE);) {
         if (!__atomic_load_n(&request.waiting, __ATOMIC_ACQUIRE)) {
             pyprof_futex_wait(&request.waiting, 0, INT64_MAX);
+            pause = REPEAT_AFTER_NS;
             continue;
         }
-        pyprof_futex_wait(&request.waiting, 1, pyprof_monotonic_ns() + REPEAT_AFTER_NS);
+        pyprof_futex_wait(&request.waiting, 1, pyprof_monotonic_ns() + pause);
         pthread_mutex_lock(&request.lock);
         /* At its end the interpreter turns waiting threads away: then nobody would take what is dropped. */
         if (request.waiting && !__atomic_load_n(&request.stop_wanted, __ATOMIC_ACQUIRE) &&
             !pyprof_is_finalizing()) {
-            pyprof_request_gil_drop(request.interp);
+            bool stands = pyprof_request_gil_drop(request.interp);
+            pause = !stands ? REPEAT_AFTER_NS : pause < REPEAT_AFTER_MOST_NS ? 2 * pause : pause;
         }
         pthread_mutex_unlock(&request.lock);
     }

@@ -5,7 +5,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "cpython/interpreter.h"
@@ -50,6 +49,7 @@ static struct {
     int64_t window_start_unix_ns;
     const void *newest_thread;
     uint64_t pending_ticks; /* since the last sample */
+    bool puts_off;          /* the last tick that was due was left to the next */
 } timer;
 
 static void count(uint64_t *counter, uint64_t n) { __atomic_add_fetch(counter, n, __ATOMIC_RELAXED); }
@@ -276,6 +276,20 @@ static void tick(int64_t now) {
 
 /* -- the thread -- */
 
+enum { LATE_NS = 100000 };
+
+/* A tick that came due while this thread did not have the CPU has lost its random moment: it would find the
+ * application where that made way, in a system call or going to sleep. So the next one carries its weight;
+ * but not for ever, if the machine is that busy. */
+static bool put_off(int64_t now) {
+    bool late = now - timer.deadline_ns > LATE_NS;
+    timer.puts_off = late && !timer.puts_off;
+    if (timer.puts_off) {
+        pass_deadlines(now, true);
+    }
+    return timer.puts_off;
+}
+
 static void run_until_stopped(void) {
     int64_t window_end = timer.window_start_ns + timer.options.window_ns;
     for (;;) {
@@ -293,7 +307,7 @@ static void run_until_stopped(void) {
         }
         if (now < timer.deadline_ns) {
             pyprof_futex_wait(&timer.commands, commands, timer.deadline_ns);
-        } else {
+        } else if (!put_off(now)) {
             tick(now);
         }
     }
@@ -319,7 +333,7 @@ static void end_everything(void) {
 
 static void timer_main(void *unused) {
     (void)unused;
-    prctl(PR_SET_TIMERSLACK, 1);
+    pyprof_wake_promptly();
     timer.own = pyprof_current_frames_attachable(timer.interp);
     if (timer.own != NULL) {
         run_until_stopped();

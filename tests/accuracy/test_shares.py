@@ -2,7 +2,9 @@
 
 Seen to fail: under the naive sampler of `programs/recording.py` (a Python thread, `sys._current_frames`, the
 clock's delta charged to whatever the tick finds) `burst`, `gil_held` and `foreign_threads` fail as the tests
-at the end assert; so does `lockstep` at 100 Hz (99.9 % and 0 % for 70 and 30).
+at the end assert; so does `lockstep` at 100 Hz (99.9 % and 0 % for 70 and 30). With ticks that are taken however
+late they come, `lockstep` on one CPU is 3 to 4 points off; with a timer that attaches when it finds the GIL free
+once, `releases` loses 10 to 40 % of the CPU time in every third run (3.12).
 """
 
 from collections.abc import Callable
@@ -122,8 +124,12 @@ def test_the_naive_sampler_charges_the_sleeper(tmp_path: Path) -> None:
 
 
 def test_the_naive_sampler_charges_the_wrong_c_call(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError):
-        record("gil_held", tmp_path, sampler="naive", sample_rate=1000).check()
+    # Which call it favours depends on how the machine's switch interval meets the calls' lengths.
+    def is_right() -> bool:
+        errors = record("gil_held", tmp_path, sampler="naive", sample_rate=1000).share_errors()
+        return all(abs(measured - true) <= 2 for measured, true in errors.values())
+
+    assert not all(is_right() for _ in range(3))
 
 
 def test_the_naive_sampler_misses_foreign_threads(tmp_path: Path) -> None:

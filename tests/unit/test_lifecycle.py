@@ -1,4 +1,4 @@
-"""Start, stop, flush and stats: in any order, from any thread, whatever the server and the options are.
+"""Start, stop, flush and stats: in any order, from any thread, whatever the server does.
 
 What could hang is a process with a time-out. Times are bounds that a hang exceeds, not measurements.
 
@@ -9,11 +9,7 @@ Seen to fail, each with one line changed:
 - the exit's `stop` with 60 s instead of `exit_timeout`, or not registered: `test_the_exit_takes_…`;
 - `take` looks at `_discards` before it waits only: `test_stop_without_flush_…`, now and then;
 - counters that begin anew at a restart: `test_stats_…`; `flush` counts losses after `rotate`:
-  `test_flush_says_…`, mostly; every failure logged: `test_a_read_only_output_…`;
-- arguments unchecked, a warning left out, `strict` ignored, a repr of the whole configuration: their tests;
-- `import socket` on top of `profiler`, `ssl` in `export.pyroscope`: `test_what_is_heavy_…`;
-- a hook, a signal handler, a thread or a patched `os.fork` at import: `test_an_import_changes_nothing`;
-- a signal handler in `start`: `test_a_stop_undoes_…`; a module `pyprof/profile.py`: `test_no_submodule_…`.
+  `test_flush_says_…`, mostly.
 """
 
 import json
@@ -29,41 +25,13 @@ import pytest
 
 import pyprof
 from pyprof import _native, pprof
-from pyprof.config import OPTIONS, Config, Option
+
+from .conftest import WORK
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="profiling is for Linux")
 
-WORK = """
-import json, os, socket, sys, threading, time
-import pyprof
-from pyprof import _native
-
-def burn(seconds):
-    end = time.thread_time() + seconds
-    while time.thread_time() < end:
-        sum(range(100))
-
-def until(condition):
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end, pyprof.stats()
-        burn(0.002)
-
-def tasks():
-    return len(os.listdir("/proc/self/task"))
-"""
-
-
-@pytest.fixture
-def messages(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    caplog.set_level("DEBUG", logger="pyprof")
-    return lambda: [record.getMessage() for record in caplog.records if record.name == "pyprof"]
-
-
-@pytest.fixture
-def closed_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        return f"http://127.0.0.1:{gone.getsockname()[1]}"
+# The timer, and on 3.11 the thread that repeats its requests for the GIL, which starts a moment later.
+TIMER_THREADS = 2 if sys.version_info < (3, 12) else 1
 
 
 @pytest.fixture
@@ -161,11 +129,9 @@ pyprof.stop()
 def test_a_second_start_is_one_profiler_and_one_warning(messages: Callable[[], list[str]]) -> None:
     first = pyprof.start("one", exporter="none", sample_rate=50)
     try:
-        threads = _native.own_threads()
-        assert threads == 1
         assert pyprof.start("two", exporter="none", sample_rate=500) is first
         assert (first.config.service_name, first.config.sample_rate) == ("one", 50)
-        assert _native.own_threads() == threads
+        assert _native.own_threads() <= TIMER_THREADS
         assert len(messages()) == 1
         assert "runs already" in messages()[0]
     finally:
@@ -348,268 +314,3 @@ sys.exit(3)
     assert tasks == 1
     assert len(result.stderr.splitlines()) <= (0 if good else 2), result.stderr
     assert "Traceback" not in result.stderr
-
-
-# Options
-
-
-@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
-def test_a_wrong_argument_is_a_value_error_that_names_it(option: Option, tmp_path: Path) -> None:
-    arguments = {"output": str(tmp_path), option.name: []}
-    with pytest.raises(ValueError, match=f"^{option.name} "):
-        pyprof.start(**arguments)
-    assert not pyprof.is_running()
-    assert _native.own_threads() == 0
-
-
-def test_an_unknown_argument_is_a_value_error_that_names_it() -> None:
-    with pytest.raises(ValueError, match=r"unknown option 'sampel_rate'.*sample_rate"):
-        pyprof.start(sampel_rate=5)
-    with pytest.raises(ValueError, match=r"^service_name "):
-        pyprof.start(5)  # type: ignore[arg-type]
-    assert not pyprof.is_running()
-
-
-@pytest.mark.parametrize("option", [o for o in OPTIONS if o.name != "output"], ids=lambda option: option.name)
-def test_a_wrong_variable_is_one_warning_and_the_default(
-    option: Option, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, messages: Callable[[], list[str]]
-) -> None:
-    """But for `output`: any path that the environment can hold is one."""
-    monkeypatch.setenv(option.variable, "\x01\x7f")
-    profiler = pyprof.start(output=str(tmp_path / "out"))
-    pyprof.stop(flush=False)
-    assert len(messages()) == 1
-    assert option.variable in messages()[0]
-    assert "default" in messages()[0]
-    assert getattr(profiler.config, option.name) == getattr(Config(output="out"), option.name)
-
-
-def test_secrets_are_in_no_repr(closed_port: str) -> None:
-    secret = "hunter2-4f1c"
-    options: list[dict[str, Any]] = [
-        {"auth_token": secret, "headers": {"X-Key": secret}},
-        {"basic_auth_user": "user", "basic_auth_password": secret},
-        {"server_url": closed_port.replace("//", f"//user:{secret}@")},
-    ]
-    for each in options:
-        profiler = pyprof.start("shop", **{"server_url": closed_port, **each})
-        shown = [repr(profiler), str(profiler), f"{profiler}", repr(profiler.config), repr(pyprof.stats())]
-        shown += [repr(profiler.exporter), repr([profiler])]
-        pyprof.stop(flush=False)
-        shown.append(repr(profiler))
-        assert "shop" in shown[0]
-        assert "running" in shown[0]
-        assert "stopped" in shown[-1]
-        assert secret not in " ".join(shown)
-
-
-def test_where_profiling_is_impossible(
-    monkeypatch: pytest.MonkeyPatch, messages: Callable[[], list[str]]
-) -> None:
-    monkeypatch.setattr(_native, "SUPPORTED", False)
-    profiler = pyprof.start(exporter="none")
-    assert (profiler.running, pyprof.is_running(), _native.own_threads()) == (False, False, 0)
-    assert len(messages()) == 1
-    assert "nothing is profiled" in messages()[0]
-    with pytest.raises(RuntimeError, match=r"^pyprof: "):
-        pyprof.start(exporter="none", strict=True)
-    with pytest.raises(RuntimeError, match="Linux"), pyprof.profile():
-        pass
-
-
-def test_where_no_thread_can_be_had(run_python: Any) -> None:
-    """A limit on memory leaves no room for a thread's stack; without it all is as it should be."""
-    program = (
-        WORK
-        + """
-import resource, warnings, logging, difflib
-before = resource.getrlimit(resource.RLIMIT_AS)
-size = int(open("/proc/self/statm").read().split()[0]) * 4096
-blocks = [bytearray(1 << 16) for _ in range(64)]
-def limited(**options):
-    resource.setrlimit(resource.RLIMIT_AS, (size, before[1]))
-    try:
-        return pyprof.start(exporter="none", **options)
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
-del blocks
-profiler = limited()
-assert not profiler.running and not pyprof.is_running() and tasks() == 1
-try:
-    limited(strict=True)
-except RuntimeError as error:
-    print("raised", error)
-assert not pyprof.is_running() and tasks() == 1
-pyprof.start(exporter="none", sample_rate=1000)
-until(lambda: pyprof.stats().ticks > 3)
-pyprof.stop()
-assert tasks() == 1
-"""
-    )
-    result = run_python(program, check=True)
-    assert result.stdout.startswith("raised pyprof: not started: ")
-    [line] = result.stderr.splitlines()
-    assert line.startswith("pyprof: not started: ")
-
-
-@pytest.mark.parametrize("output", ["out", "out/x.pb.gz"])
-def test_a_read_only_output_is_one_error_and_the_program_goes_on(
-    output: str, run_python: Any, tmp_path: Path
-) -> None:
-    program = (
-        WORK
-        + """
-import ctypes
-class Header(ctypes.Structure):
-    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
-if os.geteuid() == 0:  # root writes anywhere, but for its capabilities
-    libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.capset(ctypes.byref(Header(0x20080522, 0)), (ctypes.c_uint32 * 6)()) == 0
-pyprof.start(output=sys.argv[1], upload_interval=0.1, sample_rate=1000)
-until(lambda: pyprof.stats().undelivered >= 3)
-assert pyprof.is_running() and not pyprof.flush()
-assert pyprof.stats().files_written == 0
-print("done")
-"""
-    )
-    (tmp_path / "out").mkdir(mode=0o555)
-    result = run_python(program, str(tmp_path / output), check=True)
-    assert result.stdout == "done\n"
-    [line] = [line for line in result.stderr.splitlines() if "lost: the time" not in line]
-    assert "output" in line
-    assert "permission denied" in line
-    assert list((tmp_path / "out").iterdir()) == []
-
-
-# What an import does, and does not
-
-
-def test_no_submodule_bears_the_name_of_a_public_function(run_python: Any) -> None:
-    """`pyprof.profile` is the function for good, whatever is imported afterwards."""
-    program = """
-import ast, importlib, pkgutil, sys, types
-import pyprof
-for module in pkgutil.walk_packages(pyprof.__path__, "pyprof."):
-    if module.name != "pyprof.autostart.sitecustomize":  # not a module of the package: it ends up elsewhere
-        importlib.import_module(module.name)
-assert len([name for name in sys.modules if name.startswith("pyprof.")]) > 30
-for name in pyprof.__all__:
-    assert not isinstance(getattr(pyprof, name), types.ModuleType), name
-    assert f"pyprof.{name}" not in sys.modules, name
-for statement in ast.parse(open(pyprof.__file__).read()).body:
-    if isinstance(statement, ast.ImportFrom):
-        source = sys.modules["pyprof." + statement.module]
-        for alias in statement.names:
-            assert getattr(pyprof, alias.name) is getattr(source, alias.name), alias.name
-functions = {"flush", "is_running", "profile", "start", "stats", "stop"}
-for name in pyprof.__all__:
-    value = getattr(pyprof, name)
-    kind = types.FunctionType if name in functions else str if name == "__version__" else type
-    assert type(value) is kind, (name, value)
-    assert kind is str or value.__name__ == name, (name, value)
-assert functions <= set(pyprof.__all__)
-"""
-    assert run_python(program, check=True).stderr == ""
-
-
-HEAVY = """
-import sys
-before = set(sys.modules)
-def loaded():
-    heavy = {"google", "requests", "wrapt", "greenlet", "gevent", "urllib3", "ssl", "_ssl", "socket",
-             "_socket", "asyncio", "logging", "threading", "dataclasses", "inspect", "http", "email",
-             "concurrent", "pathlib"}
-    return sorted({name.split(".")[0] for name in set(sys.modules) - before} & heavy)
-"""
-
-
-@pytest.mark.parametrize(
-    "how",
-    [
-        "import pyprof",
-        "import pyprof; pyprof.start()",
-        "import pyprof; pyprof.start(exporter='none')",
-        "import pyprof; pyprof.start(output='out', auth_token='x')",
-        "from pyprof import autostart; autostart.start(); import pyprof; assert pyprof.is_running()",
-    ],
-)
-def test_what_is_heavy_is_not_loaded(how: str, run_python: Any, tmp_path: Path, closed_port: str) -> None:
-    program = f"{HEAVY}\n{how}\nprint(*loaded(), flush=True)\nimport os; os._exit(0)"
-    ours = str(Path(pyprof.__file__).parents[1])
-    env = {"PYPROF__TEST": "", "PYPROF_SERVER_URL": closed_port, "PYTHONPATH": ours}
-    if "autostart" in how:
-        env["PYPROF_ENABLED"] = "1"
-    # Without site: what its .pth files load would hide what we load, and start pyprof before we look.
-    result = run_python(program, options=["-S"], env=env, cwd=tmp_path, check=True)
-    assert (result.stdout, result.stderr) == ("\n", "")
-
-
-UNTOUCHED = """
-import atexit, builtins, os, signal, sys, _thread
-{imports}
-def look():
-    modules = {{name: sys.modules[name] for name in looked_at}}
-    state = {{
-        (name, attribute): value if isinstance(value, (int, str)) else id(value)
-        for name, module in modules.items() for attribute, value in vars(module).items()
-        if (name, attribute) not in {{("sys", "modules"), ("sys", "path_importer_cache")}}
-        and not isinstance(value, type(sys))  # a package gets its submodules as they are loaded
-    }}
-    state["handlers"] = [signal.getsignal(number) for number in signal.valid_signals()]
-    with open("/proc/self/status") as file:
-        status = dict(line.split(":", 1) for line in file)
-    # But for the two signals that glibc takes for itself with a process's first thread.
-    state["kernel"] = [int(status[name], 16) & ~(7 << 31) for name in ("SigCgt", "SigIgn", "SigBlk")]
-    state["threads"] = os.listdir("/proc/self/task")
-    state["descriptors"] = sorted(os.listdir("/proc/self/fd"))
-    state["profile"] = (sys.getprofile(), sys.gettrace(), sys.getswitchinterval(), sys.flags)
-    state["hooks"] = [list(map(id, hooks)) for hooks in (sys.meta_path, sys.path_hooks)] + [list(sys.path)]
-    return state
-looked_at = [name for name in sys.modules if not name.startswith(("pyprof", "__"))]
-fork_hooks = []
-real = os.register_at_fork
-os.register_at_fork = lambda **hooks: (fork_hooks.append(hooks), real(**hooks))
-callbacks = atexit._ncallbacks()
-look()
-before = look()
-"""
-HOST_IMPORTS = ["pass", "import threading, socket, ssl, logging, subprocess, multiprocessing.util, selectors"]
-
-
-@pytest.mark.parametrize("imports", HOST_IMPORTS)
-def test_an_import_changes_nothing(imports: str, run_python: Any) -> None:
-    program = (
-        UNTOUCHED.format(imports=imports)
-        + """
-import pyprof
-after = look()
-changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
-assert not changed, {key: (before.get(key), after.get(key)) for key in changed}
-assert fork_hooks == [] and atexit._ncallbacks() == callbacks
-pid = os.fork()
-if pid == 0:
-    os._exit(0 if os.listdir("/proc/self/task") == [str(os.getpid())] else 1)
-assert os.waitpid(pid, 0)[1] == 0
-"""
-    )
-    assert run_python(program, check=True, options=["-W", "error"]).stderr == ""
-
-
-@pytest.mark.parametrize("imports", HOST_IMPORTS)
-def test_a_stop_undoes_a_start(imports: str, run_python: Any) -> None:
-    """But for the one registration of hooks, which then do nothing, and modules that stay loaded."""
-    program = (
-        UNTOUCHED.format(imports=imports)
-        + """
-import pyprof
-for _ in range(3):
-    pyprof.start(exporter="none", sample_rate=1000)
-    sum(range(2_000_000))
-    pyprof.stop()
-after = look()
-changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
-assert not changed, {key: (before.get(key), after.get(key)) for key in changed}
-assert len(fork_hooks) <= 2 and atexit._ncallbacks() <= callbacks + 1
-"""
-    )
-    assert run_python(program, check=True, options=["-W", "error"]).stderr == ""

@@ -1,0 +1,38 @@
+"""What several unit tests share."""
+
+import socket
+from collections.abc import Callable
+
+import pytest
+
+WORK = """
+import json, os, socket, sys, threading, time
+import pyprof
+from pyprof import _native
+
+def burn(seconds):
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        sum(range(100))
+
+def until(condition):
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, pyprof.stats()
+        burn(0.002)
+
+def tasks():
+    return len(os.listdir("/proc/self/task"))
+"""
+
+
+@pytest.fixture
+def messages(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    caplog.set_level("DEBUG", logger="pyprof")
+    return lambda: [record.getMessage() for record in caplog.records if record.name == "pyprof"]
+
+
+@pytest.fixture
+def closed_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        return f"http://127.0.0.1:{gone.getsockname()[1]}"
