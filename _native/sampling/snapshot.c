@@ -66,6 +66,16 @@ static void look_again(const pyprof_snapshot_request *request, pyprof_thread_vie
     }
 }
 
+/* Whether a thread that nobody has seen before is on a CPU: it serves this snapshot, or is in C code without
+ * the GIL and its clock goes on. */
+static bool is_on_cpu(const pyprof_thread_key *key) {
+    if (key->tstate == PyThreadState_Get()) {
+        return true;
+    }
+    int64_t clock = pyprof_thread_cpu_ns(key->tid);
+    return pyprof_thread_cpu_ns(key->tid) > clock;
+}
+
 bool pyprof_snapshot_take(const pyprof_snapshot_request *request) {
     pyprof_snapshot *snapshot = request->snapshot;
     const pyprof_threads *known = request->known;
@@ -91,7 +101,9 @@ bool pyprof_snapshot_take(const pyprof_snapshot_request *request) {
         if (!(is_known && known->items[place].stack_is_current) && !walk(request, tstate, view)) {
             return false;
         }
-        if (late && is_known && known->items[place].on_cpu) {
+        if (!is_known) {
+            view->on_cpu = is_on_cpu(&view->key);
+        } else if (late && known->items[place].on_cpu) {
             look_again(request, view);
         }
         snapshot->thread_count++;

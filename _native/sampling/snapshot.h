@@ -20,6 +20,7 @@ typedef struct {
     /* A late snapshot finds most threads elsewhere than where their clocks were read; the one whose C call
      * made it late is where it was, and its clock is read again. */
     bool moved_on;
+    bool on_cpu;      /* of a thread that is not known yet: seen on a CPU just now */
     int64_t clock_ns; /* -1: not read again */
     bool walked; /* false: the thread has not run since the last snapshot, its stack is the one it had then */
 } pyprof_thread_view;

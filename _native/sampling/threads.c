@@ -54,6 +54,7 @@ bool pyprof_threads_open(pyprof_threads *threads, PyInterpreterState *interp, bo
             .clock_ns = clock,
             .placeable_ns = clock,
             .charged_ns = clock,
+            .tail_ns = PYPROF_UNKNOWN,
             .stack = PYPROF_NO_STACK,
             .placed_stack = PYPROF_NO_STACK,
             .moved_stack = PYPROF_NO_STACK,
@@ -73,6 +74,7 @@ bool pyprof_threads_read_clocks(pyprof_threads *threads, const void *gil_holder)
         pyprof_thread *thread = &threads->items[i];
         int64_t clock = pyprof_thread_cpu_ns(thread->key.tid);
         thread->moved = clock > thread->clock_ns;
+        thread->ended = clock < 0;
         if (clock >= 0) {
             thread->clock_ns = clock;
         }
@@ -136,27 +138,25 @@ size_t pyprof_threads_find(const pyprof_threads *threads, const pyprof_thread_ke
     return threads->count;
 }
 
-int64_t pyprof_thread_settle(pyprof_thread *thread, pyprof_window *window, int64_t wall_ns) {
-    pyprof_stack_id place = thread->placed_stack != PYPROF_NO_STACK  ? thread->placed_stack
-                            : thread->moved_stack != PYPROF_NO_STACK ? thread->moved_stack
-                                                                     : thread->stack;
-    int64_t rest = thread->clock_ns - thread->charged_ns;
-    if (place == PYPROF_NO_STACK || (rest <= 0 && wall_ns <= 0)) {
-        return 0; /* not seen in this window: carried to the next */
-    }
-    if (wall_ns > 0 && thread->stack != PYPROF_NO_STACK) {
-        pyprof_values values = {{0}};
-        values.column[PYPROF_WALL_NS] = wall_ns;
-        pyprof_window_add(window, thread->stack, &values);
-    }
-    if (rest <= 0) {
-        return 0;
-    }
-    pyprof_values values = {{0}};
-    values.column[PYPROF_CPU_NS] = rest;
-    pyprof_window_add(window, place, &values);
-    thread->charged_ns = thread->clock_ns;
-    return rest;
+/* A thread that was not there at the tick before: all its CPU time is new, but a thread of C code that comes
+ * to Python for the first time brings hours of it. More than has passed since that tick cannot belong to
+ * Python code. */
+pyprof_thread pyprof_new_thread(const pyprof_thread_key *key, int64_t wall_ns, bool on_cpu) {
+    int64_t clock = pyprof_thread_cpu_ns(key->tid);
+    clock = clock < 0 ? 0 : clock;
+    int64_t head = clock < wall_ns ? clock : wall_ns;
+    return (pyprof_thread){
+        .key = *key,
+        .clock_ns = clock,
+        .placeable_ns = clock,
+        .charged_ns = clock - head,
+        .tail_ns = on_cpu ? wall_ns - head : PYPROF_UNKNOWN,
+        .moved = true,
+        .on_cpu = on_cpu,
+        .stack = PYPROF_NO_STACK,
+        .placed_stack = PYPROF_NO_STACK,
+        .moved_stack = PYPROF_NO_STACK,
+    };
 }
 
 void pyprof_threads_forget_stacks(pyprof_threads *threads) {

@@ -1,14 +1,7 @@
-/* Threads: what the timer thread remembers of each Python thread from tick to tick, and where CPU time
- * belongs.
+/* Threads: what the timer thread remembers of each Python thread from tick to tick.
  *
  * Owned and changed by the timer thread alone. While an engine takes a snapshot, the timer waits and the
  * thread that takes it may read.
- *
- * A thread's CPU clock says exactly how much it used (the amount); at which stack it is charged (the place)
- * is decided at ticks at which the thread is seen on a CPU. CPU time that cannot be placed at a tick is
- * carried to the thread's next tick that can place it; what is left when the window or the thread ends goes
- * to the last stack that was seen with the clock moving and is counted as unplaced. So totals are those of
- * the clocks, whatever the ticks saw.
  */
 #ifndef PYPROF_THREADS_H
 #define PYPROF_THREADS_H
@@ -28,6 +21,7 @@ typedef struct {
 } pyprof_thread_key;
 
 #define PYPROF_NO_STACK UINT32_MAX
+#define PYPROF_UNKNOWN (-1)
 
 typedef struct {
     pyprof_thread_key key;
@@ -35,7 +29,10 @@ typedef struct {
     int64_t placeable_ns;  /* up to here this tick may charge it */
     int64_t certain_ns;    /* part of that which was used at the stack of this tick without doubt */
     int64_t charged_ns;    /* up to here the clock is in a window */
+    int64_t tail_ns;       /* to be charged after its end, see charge.c; or PYPROF_UNKNOWN */
+    int64_t weight_ns;     /* time that the last sample stands for, if that found it on a CPU; else 0 */
     bool moved;            /* the clock went on since the tick before */
+    bool ended;            /* the clock is gone */
     bool on_cpu;           /* this tick may place CPU time */
     bool in_python;        /* `stack` has Python frames */
     bool stack_is_current; /* the thread has not run since `stack` was seen */
@@ -66,9 +63,8 @@ bool pyprof_threads_read_clocks(pyprof_threads *threads, const void *gil_holder)
 /* The index of the thread, expected at `hint`, or `count`. */
 size_t pyprof_threads_find(const pyprof_threads *threads, const pyprof_thread_key *key, size_t hint);
 
-/* Charges what is not charged yet and returns how much of it was never placed. `wall_ns` is for the time
- * since the last tick. At the end of a window or of the thread. */
-int64_t pyprof_thread_settle(pyprof_thread *thread, pyprof_window *window, int64_t wall_ns);
+/* A thread seen for the first time, `wall_ns` after the last tick. */
+pyprof_thread pyprof_new_thread(const pyprof_thread_key *key, int64_t wall_ns, bool on_cpu);
 
 /* A new window: the ids of the old one mean nothing there. */
 void pyprof_threads_forget_stacks(pyprof_threads *threads);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cpython/interpreter.h"
+#include "sampling/charge.h"
 #include "sampling/clocks.h"
 #include "sampling/current_frames.h"
 #include "sampling/own_threads.h"
@@ -80,7 +81,7 @@ static void finish_window(int64_t now) {
     if (timer.window != NULL) {
         uint64_t unplaced = 0;
         for (size_t i = 0; i < timer.threads.count; i++) {
-            unplaced += (uint64_t)pyprof_thread_settle(&timer.threads.items[i], timer.window, 0);
+            unplaced += (uint64_t)pyprof_charge_rest(&timer.threads.items[i], timer.window, 0);
         }
         count(&timer.stats.unplaced_cpu_ns, unplaced);
         pyprof_window_info *info = pyprof_window_get_info(timer.window);
@@ -105,55 +106,6 @@ static void count_missed(uint64_t ticks) {
 
 /* -- one tick -- */
 
-/* CPU time between two ticks that placed some may have been used at either's stack: half goes to each. All of
- * it to the later one would take from the first function of every burst, since what ran before it slept. */
-static int64_t split_cpu(pyprof_thread *thread) {
-    int64_t cpu = thread->placeable_ns - thread->charged_ns;
-    int64_t earlier = thread->placed_stack == PYPROF_NO_STACK ? 0 : (cpu - thread->certain_ns) / 2;
-    if (earlier > 0) {
-        pyprof_values values = {{0}};
-        values.column[PYPROF_CPU_NS] = earlier;
-        pyprof_window_add(timer.window, thread->placed_stack, &values);
-        cpu -= earlier;
-    }
-    thread->charged_ns = thread->placeable_ns;
-    return cpu;
-}
-
-static void add_sample(pyprof_thread *thread, int64_t wall_ns, uint64_t ticks) {
-    pyprof_values values = {{0}};
-    values.column[PYPROF_SAMPLES] = (int64_t)ticks;
-    values.column[PYPROF_WALL_NS] = wall_ns;
-    if (thread->moved) {
-        thread->moved_stack = thread->stack;
-    }
-    if (thread->on_cpu) {
-        values.column[PYPROF_CPU_SAMPLES] = 1;
-        values.column[PYPROF_CPU_NS] = split_cpu(thread);
-        thread->placed_stack = thread->stack;
-    }
-    pyprof_window_add(timer.window, thread->stack, &values);
-}
-
-/* A thread that was not there at the tick before: all its CPU time is new, but a thread of C code that comes
- * to Python for the first time brings hours of it. More than has passed since that tick cannot belong to
- * Python code. */
-static pyprof_thread new_thread(const pyprof_thread_key *key, int64_t wall_ns, const void *gil_holder) {
-    int64_t clock = pyprof_thread_cpu_ns(key->tid);
-    clock = clock < 0 ? 0 : clock;
-    return (pyprof_thread){
-        .key = *key,
-        .clock_ns = clock,
-        .placeable_ns = clock,
-        .charged_ns = clock - (clock < wall_ns ? clock : wall_ns),
-        .moved = true,
-        .on_cpu = key->tstate == gil_holder,
-        .stack = PYPROF_NO_STACK,
-        .placed_stack = PYPROF_NO_STACK,
-        .moved_stack = PYPROF_NO_STACK,
-    };
-}
-
 /* The threads of the snapshot become the known ones; the CPU time of those that are gone is settled. `share`:
  * how much of the time between the reading of the clocks and the snapshot this tick may place. */
 static bool merge_snapshot(int64_t wall_ns, double share, const void *gil_holder) {
@@ -177,7 +129,10 @@ static bool merge_snapshot(int64_t wall_ns, double share, const void *gil_holder
                 items[i].clock_ns = view->clock_ns;
             }
         } else {
-            items[i] = new_thread(&view->key, wall_ns, gil_holder);
+            bool on_cpu = view->on_cpu || view->key.tstate == gil_holder;
+            /* Where the world was stopped, those who have only just gone on were running before. */
+            on_cpu = on_cpu || (pyprof_is_free_threaded() && pyprof_thread_is_runnable(view->key.tid));
+            items[i] = pyprof_new_thread(&view->key, wall_ns, on_cpu);
         }
         if (view->walked) {
             items[i].in_python = view->depth > 0;
@@ -192,7 +147,7 @@ static bool merge_snapshot(int64_t wall_ns, double share, const void *gil_holder
     for (size_t i = 0; i < known->count; i++) {
         if (known->items[i].key.tstate != NULL) {
             count(&timer.stats.unplaced_cpu_ns,
-                  (uint64_t)pyprof_thread_settle(&known->items[i], timer.window, 0));
+                  (uint64_t)pyprof_charge_ended(&known->items[i], timer.window));
         }
     }
     free(known->items);
@@ -265,7 +220,7 @@ static void tick(int64_t now) {
     for (size_t i = 0; i < timer.threads.count; i++) {
         pyprof_thread *thread = &timer.threads.items[i];
         if (thread->in_python || thread->on_cpu) { /* a thread of C code that waits is none of ours */
-            add_sample(thread, wall_ns, timer.pending_ticks);
+            pyprof_charge_sample(thread, timer.window, wall_ns, timer.pending_ticks);
         }
     }
     pyprof_window_get_info(timer.window)->ticks++;
@@ -276,7 +231,7 @@ static void tick(int64_t now) {
 
 /* -- the thread -- */
 
-enum { LATE_NS = 100000 };
+enum { LATE_NS = 300000 };
 
 /* A tick that came due while this thread did not have the CPU has lost its random moment: it would find the
  * application where that made way, in a system call or going to sleep. So the next one carries its weight;
@@ -320,7 +275,7 @@ static void settle_everything(int64_t now) {
     }
     pyprof_threads_read_clocks(&timer.threads, NULL);
     for (size_t i = 0; i < timer.threads.count; i++) {
-        pyprof_thread_settle(&timer.threads.items[i], timer.window, now - timer.last_tick_ns);
+        pyprof_charge_rest(&timer.threads.items[i], timer.window, now - timer.last_tick_ns);
     }
     timer.last_tick_ns = now;
 }

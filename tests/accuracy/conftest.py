@@ -2,8 +2,8 @@
 
 Where the tolerance of 2 points comes from. Gaps between ticks are independent and random around
 1/sample_rate, and CPU time is charged by the exact clock, so errors arise in one place only: at the border
-between two phases, where the CPU since the last tick goes to the phase that the tick finds. That is at most
-one gap a border, of either sign: k borders give a standard deviation of about 0.4 gaps x sqrt(k). A program
+between two phases, where half of the CPU since the last tick goes to either. That is at most half a gap a
+border, of either sign: k borders give a standard deviation of less than 0.4 gaps x sqrt(k). A program
 with phases of many gaps, T seconds of CPU in all, so has a share's standard deviation of
 0.4 x gap x sqrt(k) / T; the programs here stay below 0.6 points by that (each test says its own).
 
