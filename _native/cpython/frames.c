@@ -11,6 +11,7 @@
 #endif
 #undef Py_BUILD_CORE
 
+#include "cpython/gil.h"
 #include "cpython/interpreter.h"
 
 #include <string.h>

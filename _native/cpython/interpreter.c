@@ -22,6 +22,8 @@ static bool layout_trusted;
 
 void pyprof_trust_layout(bool trusted) { layout_trusted = trusted; }
 
+bool pyprof_layout_is_trusted(void) { return layout_trusted; }
+
 bool pyprof_is_free_threaded(void) { return PYPROF_FREE_THREADED; }
 
 bool pyprof_is_finalizing(void) {
@@ -66,42 +68,6 @@ const void *pyprof_newest_thread(PyInterpreterState *interp) {
 #endif
 }
 
-const void *pyprof_gil_holder(PyInterpreterState *interp) {
-#if PYPROF_FREE_THREADED
-    (void)interp;
-    return NULL;
-#elif !PYPROF_KNOWN_LAYOUT
-    (void)interp;
-    return PYPROF_UNKNOWN_HOLDER;
-#else
-    if (!layout_trusted) {
-        return PYPROF_UNKNOWN_HOLDER;
-    }
-#if PYPROF_HAS_DEBUG_OFFSETS
-    const _Py_DebugOffsets *at = &_PyRuntime.debug_offsets;
-    char *gil = *(char **)((char *)interp + at->interpreter_state.ceval_gil);
-    /* The table gives these two for the GIL inside the interpreter state; it may use another's. */
-    const uint64_t inside = at->interpreter_state.gil_runtime_state;
-    int *locked = (int *)(gil + (at->interpreter_state.gil_runtime_state_locked - inside));
-    void **holder = (void **)(gil + (at->interpreter_state.gil_runtime_state_holder - inside));
-#else
-#if PYPROF_GIL_PER_INTERPRETER
-    struct _gil_runtime_state *gil = interp->ceval.gil;
-#else
-    struct _gil_runtime_state *gil = &_PyRuntime.ceval.gil;
-    (void)interp;
-#endif
-    int *locked = (int *)&gil->locked._value;
-    void **holder = (void **)&gil->last_holder._value;
-#endif
-    /* `last_holder` stays after a release. */
-    if (__atomic_load_n(locked, __ATOMIC_ACQUIRE) != 1) {
-        return NULL;
-    }
-    return __atomic_load_n(holder, __ATOMIC_ACQUIRE);
-#endif
-}
-
 bool pyprof_thread_attached(const void *tstate) {
 #if PYPROF_FREE_THREADED && PYPROF_KNOWN_LAYOUT && defined(__linux__)
     /* The thread may be gone and its state unmapped: ask the kernel to copy, which fails instead of faulting.
@@ -114,48 +80,6 @@ bool pyprof_thread_attached(const void *tstate) {
 #else
     (void)tstate;
     return false;
-#endif
-}
-
-#define CAN_POST_CALLS (PYPROF_HAS_PENDING_CALLS_ANYWHERE && PYPROF_KNOWN_LAYOUT && !PYPROF_FREE_THREADED)
-
-bool pyprof_can_post_calls(void) { return CAN_POST_CALLS; }
-
-bool pyprof_post_call(PyInterpreterState *interp, int (*callback)(void *)) {
-#if CAN_POST_CALLS
-#if PYPROF_PENDING_CALLS_SIGNAL
-    return _PyEval_AddPendingCall(interp, callback, NULL, 0) == _Py_ADD_PENDING_SUCCESS;
-#else
-    if (_PyEval_AddPendingCall(interp, callback, NULL, 0) != 0) {
-        return false;
-    }
-    __atomic_store_n(&interp->ceval.eval_breaker._value, 1, __ATOMIC_RELEASE);
-    return true;
-#endif
-#else
-    (void)interp;
-    (void)callback;
-    return false;
-#endif
-}
-
-bool pyprof_request_gil_drop(PyInterpreterState *interp) {
-#if !PYPROF_HAS_PENDING_CALLS_ANYWHERE
-    int before = __atomic_exchange_n(&interp->ceval.gil_drop_request._value, 1, __ATOMIC_ACQ_REL);
-    __atomic_store_n(&interp->ceval.eval_breaker._value, 1, __ATOMIC_RELEASE);
-    return before != 0;
-#else
-    (void)interp;
-    return false;
-#endif
-}
-
-void pyprof_withdraw_gil_drop(PyInterpreterState *interp) {
-#if !PYPROF_HAS_PENDING_CALLS_ANYWHERE
-    /* The eval breaker stays set: whoever runs next looks once for nothing, and resets it. */
-    __atomic_store_n(&interp->ceval.gil_drop_request._value, 0, __ATOMIC_RELEASE);
-#else
-    (void)interp;
 #endif
 }
 

@@ -29,6 +29,7 @@ const char *pyprof_raw_walk_obstacle(void);
 /* Whether the functions below may read the interpreter's structures, as `pyprof_raw_walk_obstacle` has found;
  * untrusted they use the public C API as far as that goes, and who holds the GIL is unknown. */
 void pyprof_trust_layout(bool trusted);
+bool pyprof_layout_is_trusted(void);
 
 /* Kernel id of the thread, 0 while it is starting. */
 uint64_t pyprof_native_thread_id(PyThreadState *tstate);
@@ -37,26 +38,8 @@ uint64_t pyprof_native_thread_id(PyThreadState *tstate);
  * attached or not. */
 const void *pyprof_newest_thread(PyInterpreterState *interp);
 
-/* Who holds the GIL; NULL where nobody does or where there is none, PYPROF_UNKNOWN_HOLDER where that cannot
- * be told. From any thread, attached or not; the result may only be compared. */
-#define PYPROF_UNKNOWN_HOLDER ((const void *)-1)
-const void *pyprof_gil_holder(PyInterpreterState *interp);
-
 /* Whether the thread state is attached on a free-threaded build. From any thread; the state may be gone. */
 bool pyprof_thread_attached(const void *tstate);
-
-/* Runs `callback` on whatever thread holds the GIL, at its next safe point. False where the queue is full.
- * Only where `pyprof_can_post_calls`. From any thread, attached or not. */
-bool pyprof_can_post_calls(void);
-bool pyprof_post_call(PyInterpreterState *interp, int (*callback)(void *));
-
-/* Makes the holder of the GIL hand it over at its next safe point, to a thread that asks for it right after
- * this call. Returns whether it was asked already. Does nothing where `pyprof_can_post_calls`. From any
- * thread, attached or not. */
-bool pyprof_request_gil_drop(PyInterpreterState *interp);
-
-/* Takes that back. With the GIL held. */
-void pyprof_withdraw_gil_drop(PyInterpreterState *interp);
 
 /* Free-threaded builds: park every other thread of the interpreter at a safe point. No-op with a GIL. */
 void pyprof_stop_the_world(PyInterpreterState *interp);

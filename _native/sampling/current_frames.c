@@ -2,9 +2,9 @@
 #ifndef PYPROF_PORTABLE
 #include "sampling/current_frames.h"
 
+#include "cpython/gil.h"
 #include "cpython/interpreter.h"
 #include "sampling/clocks.h"
-#include "sampling/gil_request.h"
 #include "sampling/own_threads.h"
 
 typedef enum { IDLE, REQUESTED, TAKING, TAKEN, FAILED } request_state;
@@ -52,14 +52,9 @@ static bool post(PyInterpreterState *interp) {
 }
 
 static bool take_attached(const pyprof_snapshot_request *request, PyThreadState *own) {
-    PyEval_RestoreThread(own);
-    bool taken = pyprof_snapshot_take(request);
-    PyEval_SaveThread();
-    return taken;
-}
-
-static bool take_by_request(const pyprof_snapshot_request *request, PyThreadState *own) {
-    pyprof_gil_request_restore(own);
+    if (!pyprof_take_gil(own)) {
+        return false;
+    }
     bool taken = pyprof_snapshot_take(request);
     PyEval_SaveThread();
     return taken;
@@ -93,20 +88,23 @@ static bool take_by_pending_call(const pyprof_snapshot_request *request, PyThrea
     int free_looks = 0;
     uint32_t state;
     while ((state = __atomic_load_n(&pending.state, __ATOMIC_ACQUIRE)) == REQUESTED || state == TAKING) {
-        free_looks = is_held(pyprof_gil_holder(request->interp)) ? 0 : free_looks + 1;
+        const void *holder = pyprof_gil_holder(request->interp);
+        free_looks = is_held(holder) ? 0 : free_looks + 1;
         if (state == REQUESTED && pyprof_is_finalizing()) {
             if (claim()) {
                 break; /* nobody can serve it any more */
             }
         } else if (state == REQUESTED &&
-                   (!posted || free_looks >= FREE_LOOKS || pyprof_monotonic_ns() >= attach_at)) {
+                   (!posted || free_looks >= FREE_LOOKS || pyprof_monotonic_ns() >= attach_at ||
+                    (is_held(holder) && !pyprof_runs_posted_calls(holder)))) {
             /* Nobody is there to run the call: the holder went to sleep without a safe point. Or that cannot
              * be told: then the call may still be served while this waits. */
-            PyEval_RestoreThread(own);
-            if (claim()) {
-                take_and_answer();
+            if (pyprof_take_gil(own)) {
+                if (claim()) {
+                    take_and_answer();
+                }
+                PyEval_SaveThread();
             }
-            PyEval_SaveThread();
         } else {
             pyprof_futex_wait(&pending.state, state, pyprof_monotonic_ns() + patience);
             patience = patience * 2 < LONGEST_PATIENCE_NS ? patience * 2 : LONGEST_PATIENCE_NS;
@@ -146,25 +144,17 @@ bool pyprof_current_frames_take(const pyprof_snapshot_request *request, PyThread
     if (pyprof_is_free_threaded()) {
         return take_with_world_stopped(request, own);
     }
-    if (pyprof_gil_holder(request->interp) == NULL && running(request) == 0) {
-        return take_attached(request, own);
-    }
-    if (pyprof_can_post_calls()) {
-        return take_by_pending_call(request, own);
-    }
-    return take_by_request(request, own);
+    const void *holder = pyprof_gil_holder(request->interp);
+    bool at_rest = holder == NULL && running(request) == 0;
+    return !at_rest && pyprof_runs_posted_calls(holder) ? take_by_pending_call(request, own)
+                                                        : take_attached(request, own);
 }
 
-static bool needs_requests(void) { return !pyprof_can_post_calls() && !pyprof_is_free_threaded(); }
-
 PyThreadState *pyprof_current_frames_attachable(PyInterpreterState *interp) {
-    return needs_requests() && !pyprof_gil_request_open(interp) ? NULL : PyThreadState_New(interp);
+    return PyThreadState_New(interp);
 }
 
 void pyprof_current_frames_end(PyThreadState *own) {
-    if (needs_requests()) {
-        pyprof_gil_request_close();
-    }
     if (!pyprof_is_finalizing()) {
         PyEval_RestoreThread(own);
         PyThreadState_Clear(own);
@@ -176,7 +166,6 @@ void pyprof_current_frames_reset_child(void) {
     pending.state = IDLE;
     pending.queued = 0;
     rest_until_ns = 0;
-    pyprof_gil_request_reset_child();
 }
 
 #endif

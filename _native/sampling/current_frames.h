@@ -4,9 +4,8 @@
  * Called by the timer thread, detached, holding no lock. How the interpreter is made to stand still:
  *   - a GIL that nobody holds is taken;
  *   - a GIL that somebody holds is not: a pending call takes the snapshot on the holder's thread at its next
- * safe point, so nobody hands the GIL over (3.12 on);
- *   - on 3.11 the holder is asked to drop the GIL at its next safe point, and the timer takes it
- * (gil_request.h);
+ * safe point, so nobody hands the GIL over (3.12 on; on 3.11 only if the main thread holds it);
+ *   - else the holder is asked to drop the GIL at its next safe point, and the timer takes it (gil.h);
  *   - free-threaded builds: the world is stopped. A thread in a C call that stays attached makes the others
  * wait for that call, so after a stop of d with others waiting the engine rests for 20 d.
  */

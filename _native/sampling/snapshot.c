@@ -54,12 +54,17 @@ static bool walk(const pyprof_snapshot_request *request, PyThreadState *tstate, 
 
 enum { LATE_NS = 300000 };
 
+/* Whose C call made a late snapshot late. A pending call runs on the thread that holds the GIL; the timer
+ * gets the GIL from who held it. */
+static const void *whoever_made_it_late(const pyprof_snapshot_request *request) {
+    PyThreadState *here = PyThreadState_Get();
+    return pyprof_is_own_thread(pyprof_native_thread_id(here)) ? request->gil_holder : here;
+}
+
 /* What a thread that was on a CPU when the clocks were read is doing at a late snapshot. */
 static void look_again(const pyprof_snapshot_request *request, pyprof_thread_view *view) {
-    /* A pending call runs on the thread that holds the GIL; the timer gets the GIL from who held it. Without
-     * a GIL all but the one that made the snapshot late have been waiting for it. */
-    bool made_it_late = pyprof_is_free_threaded() || view->key.tstate == PyThreadState_Get() ||
-                        (!pyprof_can_post_calls() && view->key.tstate == request->gil_holder);
+    /* Without a GIL all but the one that made the snapshot late have been waiting for it. */
+    bool made_it_late = pyprof_is_free_threaded() || view->key.tstate == whoever_made_it_late(request);
     view->moved_on = !made_it_late;
     if (made_it_late) {
         view->clock_ns = pyprof_thread_cpu_ns(view->key.tid);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cpython/gil.h"
 #include "cpython/interpreter.h"
 #include "sampling/clocks.h"
 #include "sampling/own_threads.h"

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cpython/gil.h"
 #include "cpython/interpreter.h"
 #include "sampling/charge.h"
 #include "sampling/clocks.h"
@@ -347,6 +348,7 @@ int pyprof_timer_start(const pyprof_timer_options *options) {
     timer.interp = PyInterpreterState_Get();
     timer.walk_obstacle = options->raw_walk ? pyprof_raw_walk_obstacle() : "turned off";
     pyprof_trust_layout(timer.walk_obstacle == NULL);
+    pyprof_gil_open(timer.interp);
     timer.random = (uint64_t)pyprof_monotonic_ns() ^ (uint64_t)getpid() << 32 ^ (uintptr_t)&options;
     if (pyprof_code_cache_open() < 0) {
         PyErr_SetString(PyExc_RuntimeError, "the interpreter does not tell when code objects are freed");

@@ -7,6 +7,7 @@ however late they come, `lockstep` on one CPU is 3 to 4 points off; with a timer
 the GIL free once, `releases` loses 10 to 40 % of the CPU time in every third run (3.12).
 """
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,9 +105,11 @@ def test_threads_that_threading_does_not_know(recorded: Record) -> None:
 
 
 def test_threads_that_end_before_the_next_tick(recorded: Record) -> None:
-    # Without what a thread used after its last sample a third of the brief ones' CPU time would be lost. That is
-    # an estimate: for 900 threads it has a standard deviation of 0.4 gaps x 30, 24 ms of 3.2 s.
-    recorded("thread_churn", sample_rate=500).check(points=3, percent=5)
+    # What a thread used after its last sample is an estimate: for 900 threads it has a standard deviation of
+    # 0.4 gaps x 30, 24 ms of 3.2 s. Without it a third of the brief ones' time is lost. On free-threaded builds
+    # a thread that has just begun may be taken for one that waits, and the other way round.
+    percent = 5 if getattr(sys, "_is_gil_enabled", lambda: True)() else 10
+    recorded("thread_churn", sample_rate=500).check(points=4, percent=percent)
 
 
 def test_deep_recursion_keeps_the_leaves_under_a_visible_root(recorded: Record) -> None:
