@@ -160,7 +160,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", default=["pyprof", *PEERS], help="profilers by name")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    arguments.steady, arguments.warm_up = 10.0, 11.0
+    arguments.steady, arguments.warm_up = 20.0, 15.0
     if arguments.quick:
         arguments.pairs, arguments.rounds, arguments.block = 3, 1, 0.7
         arguments.steady, arguments.warm_up = 3.0, 1.0

@@ -68,7 +68,7 @@ class Delivery:
         """One attempt for each target but those in `has_it` (their indexes).
 
         give_up_at: time.monotonic at which no target may go on; each has its own `timeout` besides.
-        Returns None when the window is done with, else which targets have it: `cut` came in between.
+        Returns None when the window is done with, else which targets have it: `cut` or a fork came between.
         """
         if not imports.load("log"):
             return has_it
@@ -80,6 +80,8 @@ class Delivery:
             try:
                 if target.combined not in layouts:
                     layouts[target.combined] = self._encode(window, target.combined)
+                if layouts[target.combined] and not imports.load(target.imports):
+                    return has_it
                 deadline = min(time.monotonic() + self._timeout, give_up_at)
                 outcome = target.send(layouts[target.combined], deadline)
             except Exception as error:

@@ -29,12 +29,16 @@ class _Run:
     """One thread's life, so that an old thread cannot mistake orders for the next one as its own."""
 
     def __init__(self, previous: "_Run | None") -> None:
-        self.previous = previous
+        self.previous = previous  # None once it is over
         self.pausing = False
         self.give_up_at = float("inf")
         self.stopping = False
         self.nap = _native.Event()
         self.finished = _native.Event()
+
+    def is_over(self) -> bool:
+        """Whether this thread has ended, and the one that it may have been waiting for in vain."""
+        return self.finished.is_set() and (self.previous is None or self.previous.is_over())
 
 
 class _Flush:
@@ -120,12 +124,12 @@ class Exporter:
         give_up_at = end - min(ENDING, timeout / 4)
         thread, run, self._thread = self._thread, self._run, None
         if thread is None or run is None:
-            if timeout > 0 and (run is None or run.finished.is_set()):
+            if timeout > 0 and (run is None or run.is_over()):
                 self._delivery.resume()
                 self._drain(_Run(None), give_up_at)
                 self._account_for_the_rest()
             self._delivery.close()
-            return run is None or run.finished.is_set()
+            return run is None or run.is_over()
         run.give_up_at = give_up_at
         run.stopping = True
         run.nap.set()
@@ -134,7 +138,7 @@ class Exporter:
         if not self._wait(run.finished, give_up_at, run):
             run.pausing = True
             self._wait(run.finished, max(end, time.monotonic() + ENDING), run, cut=True)
-        if not (run.finished.is_set() and thread.join(ENDING)):
+        if not (run.is_over() and thread.join(ENDING)):
             return False  # in a look-up of the host's name, which nothing can end
         if timeout > 0:
             self._account_for_the_rest()
@@ -161,7 +165,7 @@ class Exporter:
         run.nap.set()
         if not self._wait(run.finished, time.monotonic() + min(GRACE, timeout), run):
             self._wait(run.finished, end, run, cut=True)
-        return run.finished.is_set() and thread.join(max(ENDING, end - time.monotonic()))
+        return run.is_over() and thread.join(max(ENDING, end - time.monotonic()))
 
     def after_fork_child(self) -> None:
         """Forget the parent's thread, its unfinished work, its connections and its counters."""
@@ -185,10 +189,11 @@ class Exporter:
     def _main(self, run: _Run) -> None:
         try:
             imports.exporter_thread = _thread.get_native_id()
-            while run.previous is not None and not run.previous.finished.wait(NUDGE):
-                if run.pausing:
+            while run.previous is not None:
+                if run.previous.finished.wait(NUDGE):
+                    run.previous = run.previous.previous  # which it may have been waiting for in vain
+                elif run.pausing:
                     return
-            run.previous = None
             while True:
                 try:
                     if not self._step(run):

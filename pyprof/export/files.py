@@ -7,9 +7,8 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from . import imports
 from .series import Series
-from .target import FORKING, Outcome
+from .target import Outcome
 
 GZIP_LEVEL = 6
 SUFFIXES = (".pb.gz", ".pprof", ".gz", ".pb")
@@ -32,6 +31,7 @@ def file_name(service: str, pid: int, start_ns: int) -> str:
 class _FileTarget:
     combined = True
     stores = True
+    imports = "files"
 
     def __init__(self, output: str) -> None:
         self._output = os.path.abspath(output)
@@ -50,8 +50,6 @@ class _FileTarget:
             if self._was_cut or time.monotonic() >= deadline:
                 return Outcome(False, "given up", retriable=True, cut=self._was_cut)
             try:
-                if not imports.load("files"):
-                    return FORKING
                 written += self._write(one)
             except OSError as error:
                 return _failure(error)

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _version
 from ..config import Config
-from . import imports
 from .series import Series
 from .split import split
-from .target import FORKING, Outcome
+from .target import Outcome
 
 if TYPE_CHECKING:
     from .http import Answer, Client
@@ -41,6 +40,7 @@ class PyroscopeTarget:
 
     combined = False
     stores = False
+    imports = "http"
 
     def __init__(self, config: Config) -> None:
         scheme, _, rest = config.server_url.partition("://")
@@ -58,8 +58,6 @@ class PyroscopeTarget:
         return Outcome(True)
 
     def send(self, series: Sequence[Series], deadline: float) -> Outcome:
-        if not imports.load("http"):
-            return FORKING
         from .http import TransportError
 
         if not series:

@@ -21,10 +21,7 @@ class Outcome(NamedTuple):
     retry_after: float | None = None
     """Seconds that the server asks to wait."""
     cut: bool = False
-    """Ended by `Target.cut`, or not begun because of a fork: nothing is lost, it is to be tried again."""
-
-
-FORKING = Outcome(False, "a fork is under way", retriable=True, cut=True)
+    """Ended by `Target.cut`: nothing is lost, it is to be tried again."""
 
 
 class Target(Protocol):
@@ -36,6 +33,8 @@ class Target(Protocol):
     """Wants one profile of all kinds instead of one a kind."""
     stores: bool
     """Writes files; otherwise it pushes."""
+    imports: str
+    """Group of `imports` that is loaded before `send`, outside its deadline: beside busy threads it takes long."""
 
     def prepare(self) -> Outcome:
         """What can be found wrong before there is a profile; loads nothing heavy, waits for nothing."""

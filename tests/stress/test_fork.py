@@ -214,10 +214,6 @@ assert pyprof.flush(30)
     assert here.bodies, "the parent's uploads go on"
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="an upload that a fork cuts between request and answer is now and then counted as lost",
-)
 def test_a_fork_while_logging_is_imported(run_python: Any, sink: Any) -> None:
     """It registers hooks for forks: one that runs afterwards only complains of a lock that nobody holds."""
     program = """

@@ -14,6 +14,7 @@ REFUSED = Outcome(False, "HTTP 401 at 12:00", retriable=False, cause="HTTP 401")
 
 class Scripted:
     combined = stores = False
+    imports = "log"
     name = "server"
 
     def __init__(self, *outcomes):

@@ -38,6 +38,7 @@ class Target:
     """Keeps what it is sent; may be made to fail, to raise, or to hang until it is cut."""
 
     stores = False
+    imports = "log"
 
     def __init__(self, name="server", combined=False):
         self.name, self.combined = name, combined
@@ -325,14 +326,19 @@ def test_the_thread_is_gone_after_a_pause(setup):
             assert time.monotonic() < deadline
 
 
-def test_a_start_while_the_paused_thread_cannot_end(setup):
+@pytest.mark.parametrize("pauses", [1, 2])
+def test_a_start_while_the_paused_thread_cannot_end(pauses, setup):
+    """Two threads would talk over one connection; the second pause ends one that was only waiting."""
     s = setup()
     s.target.deaf = True
     s.exporter.start()
     s.ring.push("a", "b")
     assert s.target.sending.wait(30)
-    assert not s.exporter.pause(0.1)
-    s.exporter.start()
+    s.target.sending.clear()
+    for _ in range(pauses):
+        assert not s.exporter.pause(0.1)
+        s.exporter.start()
+    assert not s.target.sending.wait(0.2)
     s.target.deaf = False
     s.target.ended.set()
     assert s.exporter.flush(30)

@@ -151,6 +151,7 @@ outcomes, hubs = [], []
 
 def upload():
     imports.exporter_thread = __import__("_thread").get_native_id()
+    assert imports.load(target.imports)
     for _ in range(2):
         outcomes.append(target.send(series, time.monotonic() + 20))
         hubs.append(get_hub_if_exists())
