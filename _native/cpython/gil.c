@@ -11,6 +11,10 @@
 #endif
 #undef Py_BUILD_CORE
 
+#ifdef __linux__
+#include <sched.h>
+#endif
+
 #include "cpython/gil.h"
 #include "cpython/interpreter.h"
 
@@ -47,6 +51,15 @@ const void *pyprof_gil_holder(PyInterpreterState *interp) {
         return NULL;
     }
     return __atomic_load_n(holder, __ATOMIC_ACQUIRE);
+#endif
+}
+
+bool pyprof_can_look_on(void) {
+#ifdef __linux__
+    cpu_set_t cpus;
+    return sched_getaffinity(0, sizeof(cpus), &cpus) != 0 || CPU_COUNT(&cpus) > 1;
+#else
+    return false;
 #endif
 }
 
@@ -92,12 +105,11 @@ bool pyprof_post_call(PyInterpreterState *interp, int (*callback)(void *)) {
 #if PYPROF_KNOWN_LAYOUT && !PYPROF_HAS_PENDING_CALLS_ANYWHERE && !PYPROF_FREE_THREADED
 
 #include <pthread.h>
-#include <sched.h>
 #include <time.h>
 
 /* A holder that runs Python code is at its next safe point sooner than a waiting thread wakes up, so who
  * looks on is there before those that queue. A holder whose request stands after that is in a C call. */
-enum { LOOK_ON_NS = 30000, ASK_AGAIN_AFTER_NS = 50000, ASK_AGAIN_AFTER_MOST_NS = 1600000 };
+enum { ASK_AGAIN_AFTER_NS = 50000, ASK_AGAIN_AFTER_MOST_NS = 1600000 };
 enum { NS_PER_S = 1000000000 };
 
 typedef struct _gil_runtime_state gil_state;
@@ -123,15 +135,10 @@ static void withdraw(struct _ceval_state *ceval) {
     __atomic_store_n(&ceval->gil_drop_request._value, 0, __ATOMIC_RELEASE);
 }
 
-static bool has_one_cpu(void) {
-    cpu_set_t cpus;
-    return sched_getaffinity(0, sizeof(cpus), &cpus) == 0 && CPU_COUNT(&cpus) == 1;
-}
-
 /* With the mutex if the GIL got free, without it if not. Who drops the GIL wakes another thread before it
  * unlocks the mutex. */
 static bool look_on(gil_state *gil) {
-    for (const int64_t end = now_ns() + LOOK_ON_NS; now_ns() < end;) {
+    for (const int64_t end = now_ns() + PYPROF_LOOK_ON_NS; now_ns() < end;) {
         if (!is_taken(gil) && pthread_mutex_trylock(&gil->mutex) == 0) {
             if (!is_taken(gil)) {
                 return true;
@@ -150,7 +157,7 @@ static void wait_for_drop(gil_state *gil, int64_t ns) {
 
 /* True: the GIL is free, and its mutex is locked. False: the interpreter ends. */
 static bool lock_when_free(gil_state *gil, struct _ceval_state *ceval) {
-    const bool looks_on = !has_one_cpu(); /* else the holder needs it */
+    const bool looks_on = pyprof_can_look_on();
     int64_t pause = ASK_AGAIN_AFTER_NS;
     while (!pyprof_is_finalizing()) {
         bool stood = is_taken(gil) && ask(ceval);

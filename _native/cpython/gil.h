@@ -17,6 +17,10 @@
 #define PYPROF_UNKNOWN_HOLDER ((const void *)-1)
 const void *pyprof_gil_holder(PyInterpreterState *interp);
 
+/* Whether looking on for some microseconds makes sense: there is another CPU for who holds the GIL. */
+bool pyprof_can_look_on(void);
+enum { PYPROF_LOOK_ON_NS = 20000 };
+
 /* Attaches `own` to the calling thread, like PyEval_RestoreThread, but within microseconds where the holder
  * runs Python code. False: the interpreter ends, and the thread is not attached. */
 bool pyprof_take_gil(PyThreadState *own);

@@ -13,6 +13,7 @@ typedef enum { IDLE, REQUESTED, TAKING, TAKEN, FAILED } request_state;
 static struct {
     uint32_t state;  /* atomic, futex */
     uint32_t queued; /* atomic: a pending call is on its way */
+    uint32_t sleeps; /* atomic: the timer waits on `state`; else it looks on, and need not be woken */
     const pyprof_snapshot_request *request;
 } pending;
 
@@ -24,8 +25,11 @@ static bool claim(void) {
 
 static void take_and_answer(void) {
     bool taken = pyprof_snapshot_take(pending.request);
-    __atomic_store_n(&pending.state, taken ? TAKEN : FAILED, __ATOMIC_RELEASE);
-    pyprof_futex_wake(&pending.state);
+    /* In one order with the timer's `sleeps` and its look at the state. */
+    __atomic_store_n(&pending.state, taken ? TAKEN : FAILED, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&pending.sleeps, __ATOMIC_SEQ_CST)) {
+        pyprof_futex_wake(&pending.state);
+    }
 }
 
 /* The pending call: on a thread of the application, at a safe point, with the GIL. */
@@ -79,10 +83,28 @@ enum { FIRST_PATIENCE_NS = 50000, LONGEST_PATIENCE_NS = 2000000, ATTACH_AFTER_NS
  * instant. */
 enum { FREE_LOOKS = 2 };
 
+/* Cheaper than to sleep and be woken, for both sides, if it does not take long. */
+static void look_on(void) {
+    const int64_t end = pyprof_monotonic_ns() + PYPROF_LOOK_ON_NS;
+    uint32_t state;
+    do {
+        state = __atomic_load_n(&pending.state, __ATOMIC_ACQUIRE);
+    } while ((state == REQUESTED || state == TAKING) && pyprof_monotonic_ns() < end);
+}
+
+static void sleep_on(uint32_t state, int64_t ns) {
+    __atomic_store_n(&pending.sleeps, 1, __ATOMIC_SEQ_CST);
+    pyprof_futex_wait(&pending.state, state, pyprof_monotonic_ns() + ns);
+    __atomic_store_n(&pending.sleeps, 0, __ATOMIC_SEQ_CST);
+}
+
 static bool take_by_pending_call(const pyprof_snapshot_request *request, PyThreadState *own) {
     pending.request = request;
     __atomic_store_n(&pending.state, REQUESTED, __ATOMIC_RELEASE);
     bool posted = post(request->interp);
+    if (posted && pyprof_can_look_on()) {
+        look_on();
+    }
     int64_t patience = FIRST_PATIENCE_NS;
     const int64_t attach_at = pyprof_monotonic_ns() + ATTACH_AFTER_NS;
     int free_looks = 0;
@@ -106,7 +128,7 @@ static bool take_by_pending_call(const pyprof_snapshot_request *request, PyThrea
                 PyEval_SaveThread();
             }
         } else {
-            pyprof_futex_wait(&pending.state, state, pyprof_monotonic_ns() + patience);
+            sleep_on(state, patience);
             patience = patience * 2 < LONGEST_PATIENCE_NS ? patience * 2 : LONGEST_PATIENCE_NS;
         }
     }
@@ -164,7 +186,7 @@ void pyprof_current_frames_end(PyThreadState *own) {
 
 void pyprof_current_frames_reset_child(void) {
     pending.state = IDLE;
-    pending.queued = 0;
+    pending.queued = pending.sleeps = 0;
     rest_until_ns = 0;
 }
 

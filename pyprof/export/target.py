@@ -34,7 +34,7 @@ class Target(Protocol):
     stores: bool
     """Writes files; otherwise it pushes."""
     imports: str
-    """Group of `imports` that is loaded before `send`, outside its deadline: beside busy threads it takes long."""
+    """Group of `imports` that is loaded before `send`, outside its deadline: it may take long."""
 
     def prepare(self) -> Outcome:
         """What can be found wrong before there is a profile; loads nothing heavy, waits for nothing."""
