@@ -34,6 +34,8 @@ bool pyprof_is_finalizing(void) {
 #endif
 }
 
+bool pyprof_thread_states_need_company(void) { return PYPROF_FIRST_THREAD_STATE_ONCE; }
+
 unsigned long pyprof_main_thread_id(void) {
 #if PYPROF_KNOWN_LAYOUT
     return (unsigned long)_PyRuntime.main_thread;

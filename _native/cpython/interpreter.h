@@ -31,6 +31,9 @@ const char *pyprof_raw_walk_obstacle(void);
 void pyprof_trust_layout(bool trusted);
 bool pyprof_layout_is_trusted(void);
 
+/* Whether a thread state may only be made while the interpreter has another. */
+bool pyprof_thread_states_need_company(void);
+
 /* Kernel id of the thread, 0 while it is starting. */
 uint64_t pyprof_native_thread_id(PyThreadState *tstate);
 

@@ -26,6 +26,9 @@
 /* The GIL hangs on each interpreter (3.12), on the runtime before. */
 #define PYPROF_GIL_PER_INTERPRETER (PY_VERSION_HEX >= 0x030c0000)
 
+/* An interpreter without a thread state gives out its static first one again, which is fatal (until 3.12). */
+#define PYPROF_FIRST_THREAD_STATE_ONCE (PY_VERSION_HEX < 0x030d0000)
+
 #define PYPROF_HAS_CODE_WATCHERS (PY_VERSION_HEX >= 0x030c0000)
 
 /* Frames that stand for C code in between (3.12); their `owner` is at least this. */

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 
+#include "cpython/interpreter.h"
 #include "sampling/clocks.h"
 
 struct pyprof_own_thread {
@@ -16,9 +17,12 @@ struct pyprof_own_thread {
     void (*run)(void *);
     void *argument;
     char name[16];
-    uint64_t tid;   /* written before `ended` */
-    uint32_t ended; /* atomic, futex; RUNNING, then ENDED or first ABANDONED */
+    uint64_t tid;        /* written before `ended` */
+    uint32_t ended;      /* atomic, futex; RUNNING, then ENDED or first ABANDONED */
+    uint32_t attachable; /* atomic, futex */
 };
+
+static _Thread_local pyprof_own_thread *this_thread;
 
 enum { RUNNING, ENDED, ABANDONED };
 
@@ -55,9 +59,11 @@ static void forget(pyprof_own_thread *thread) {
 static void *thread_main(void *argument) {
     pyprof_own_thread *thread = argument;
     uint64_t tid = thread->tid = pyprof_own_tid();
+    this_thread = thread;
     enter(tid);
     prctl(PR_SET_NAME, thread->name);
     thread->run(thread->argument);
+    pyprof_own_thread_is_attachable();
     leave(tid);
     if (__atomic_exchange_n(&thread->ended, ENDED, __ATOMIC_ACQ_REL) == ABANDONED) {
         forget(thread);
@@ -99,6 +105,21 @@ pyprof_own_thread *pyprof_own_thread_start(void (*run)(void *), void *argument, 
     }
     __atomic_add_fetch(&alive, 1, __ATOMIC_RELAXED);
     return thread;
+}
+
+void pyprof_own_thread_is_attachable(void) {
+    __atomic_store_n(&this_thread->attachable, 1, __ATOMIC_RELEASE);
+    pyprof_futex_wake(&this_thread->attachable);
+}
+
+void pyprof_own_thread_wait_attachable(pyprof_own_thread *thread) {
+    if (!pyprof_thread_states_need_company()) {
+        return;
+    }
+    Py_BEGIN_ALLOW_THREADS while (!__atomic_load_n(&thread->attachable, __ATOMIC_ACQUIRE)) {
+        pyprof_futex_wait(&thread->attachable, 0, INT64_MAX);
+    }
+    Py_END_ALLOW_THREADS
 }
 
 enum { LONGEST_EXIT_NS = 10000000 };

@@ -19,6 +19,14 @@ typedef struct pyprof_own_thread pyprof_own_thread;
 pyprof_own_thread *pyprof_own_thread_start(void (*run)(void *), void *argument, const char *name,
                                            size_t stack_bytes);
 
+/* By the thread itself: it has a thread state, or will make none. */
+void pyprof_own_thread_is_attachable(void);
+
+/* By who has started the thread, attached: waits, the GIL released, until then, if it must. In the child of a
+ * fork the thread that came over may be the last one, and about to end: a thread state made after that is
+ * fatal where thread states need company. */
+void pyprof_own_thread_wait_attachable(pyprof_own_thread *thread);
+
 /* Waits for the end at most until `deadline` (monotonic). True: the thread has ended and the handle is gone.
  */
 bool pyprof_own_thread_join(pyprof_own_thread *thread, int64_t deadline_ns);

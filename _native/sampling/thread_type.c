@@ -46,14 +46,20 @@ static void run_target(void *argument) {
     if (pyprof_is_finalizing()) {
         return; /* attaching would end or freeze this thread; the reference dies with the interpreter */
     }
-    PyGILState_STATE state = PyGILState_Ensure();
+    PyThreadState *own = PyThreadState_New(PyInterpreterState_Main());
+    pyprof_own_thread_is_attachable();
+    if (own == NULL) {
+        return;
+    }
+    PyEval_RestoreThread(own);
     PyObject *result = PyObject_CallNoArgs(target);
     if (result == NULL) {
         PyErr_WriteUnraisable(target);
     }
     Py_XDECREF(result);
     Py_DECREF(target);
-    PyGILState_Release(state);
+    PyThreadState_Clear(own);
+    PyThreadState_DeleteCurrent();
 }
 
 static PyObject *thread_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
@@ -83,6 +89,7 @@ static PyObject *thread_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         PyErr_SetString(PyExc_RuntimeError, "can't start a thread for pyprof");
         return NULL;
     }
+    pyprof_own_thread_wait_attachable(self->thread);
     return (PyObject *)self;
 }
 

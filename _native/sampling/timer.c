@@ -291,6 +291,7 @@ static void timer_main(void *unused) {
     (void)unused;
     pyprof_wake_promptly();
     timer.own = pyprof_current_frames_attachable(timer.interp);
+    pyprof_own_thread_is_attachable();
     if (timer.own != NULL) {
         run_until_stopped();
         if (!timer.paused) {
@@ -328,7 +329,11 @@ static void release_everything(void) {
 
 static bool start_thread(void) {
     timer.thread = pyprof_own_thread_start(timer_main, NULL, "pyprof-timer", TIMER_STACK_BYTES);
-    return timer.thread != NULL;
+    if (timer.thread == NULL) {
+        return false;
+    }
+    pyprof_own_thread_wait_attachable(timer.thread);
+    return true;
 }
 
 int pyprof_timer_start(const pyprof_timer_options *options) {

@@ -251,6 +251,30 @@ os.waitpid(pid, 0)
     assert run_python(program, sink().url, options=QUIET, timeout=90, check=True).stderr == ""
 
 
+@pytest.mark.parametrize("exporter", ["none", "pyroscope"])
+def test_children_of_a_thread_that_end_at_once(exporter: str, run_python: Any, sink: Any) -> None:
+    """The only Python thread of such a child ends while ours begin: a thread state made after that is fatal (3.11,
+    3.12), where the starting one does not wait for ours.
+    """
+    program = """
+import os, sys, threading
+import pyprof
+pyprof.start(exporter=sys.argv[1], server_url=sys.argv[2])
+statuses = []
+def work():
+    pid = os.fork()
+    if pid:
+        statuses.append(os.waitpid(pid, 0)[1])
+for _ in range(25):
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+assert statuses == [0] * 25, statuses
+pyprof.stop(flush=False)
+"""
+    assert run_python(program, exporter, sink().url, options=QUIET, timeout=90, check=True).stderr == ""
+
+
 def test_a_profile_block_across_a_fork(run_python: Any) -> None:
     """The block is the parent's; the child leaves it without harm, and its counters begin anew."""
     program = (
@@ -260,7 +284,7 @@ for continuous in (False, True):
     if continuous:
         pyprof.start(exporter="none", sample_rate=500)
     with pyprof.profile() as p:
-        burn(0.03)
+        burn(0.2)
         pid = os.fork()
         if pid == 0:
             signal.alarm(30)
