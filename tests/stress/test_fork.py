@@ -253,8 +253,8 @@ os.waitpid(pid, 0)
 
 @pytest.mark.parametrize("exporter", ["none", "pyroscope"])
 def test_children_of_a_thread_that_end_at_once(exporter: str, run_python: Any, sink: Any) -> None:
-    """The only Python thread of such a child ends while ours begin: a thread state made after that is fatal (3.11,
-    3.12), where the starting one does not wait for ours.
+    """The only Python thread of such a child ends while ours begin: a thread state made after that is fatal
+    (3.11, 3.12), where the starting one does not wait for ours.
     """
     program = """
 import os, sys, threading
