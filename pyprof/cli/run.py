@@ -117,7 +117,10 @@ def _finish(gathered: Gathered, output: str) -> bool:
     if output:
         return gathered.save(profile, output)
     rows = pprof.top(profile, limit=_ROWS)
-    sys.stderr.write(pprof.format_top(rows, profile.value_type().unit))
+    if rows:
+        sys.stderr.write(pprof.format_top(rows, profile.value_type().unit))
+    else:
+        note("the program used no CPU time that a sample saw: it was too short, or the rate too low")
     return True
 
 

@@ -334,6 +334,15 @@ def test_without_a_target_the_table_is_printed_to_stderr(
     assert [path.name for path in tmp_path.iterdir()] == ["program.py"]
 
 
+def test_a_run_without_a_sample_says_so_instead_of_an_empty_table(
+    pyprof_run: RunCommand, script: Callable[[str], Path]
+) -> None:
+    result = pyprof_run("--sample-rate", "1", script("pass"))
+    assert result.returncode == 0
+    assert "too short" in result.stderr
+    assert "Flat" not in result.stderr
+
+
 def test_an_output_that_cannot_be_written_is_refused_before_anything_runs(
     pyprof_run: RunCommand, script: Callable[[str], Path], tmp_path: Path
 ) -> None:
