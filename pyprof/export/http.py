@@ -205,6 +205,8 @@ class _Adapter(BaseAdapter):
             connection, path, _ = self._connect(request, verify, proxies)
             raw = self._converse(connection, request, path)
         body = raw.read(MAX_ANSWER)
+        if self.wire.was_cut and raw.length and len(body) < MAX_ANSWER:
+            raise Cut  # http.client takes the end of the connection for the end of the answer
         if not raw.isclosed() and raw.read(1):
             self.close()  # longer than anybody reads: the rest would be taken for the next answer
         response = requests.Response()
