@@ -175,7 +175,7 @@ class Recording:
     def check(self, points: float = 2.0, percent: float = 2.0) -> None:
         """Every share within `points` of the truth, and the total within `percent` of the threads' clocks.
 
-        On free-threaded builds ticks come late more often, most of all with one CPU: a known weakness of up to
+        On free-threaded builds ticks come late more often, most of all with one CPU: a weakness of up to
         8 points, 4 with several CPUs. The program sleeps there while the world is stopped; it seems that the
         kernel then lets it go on for a while when the timer wakes next.
         """
