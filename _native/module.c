@@ -16,13 +16,13 @@ enum { MAX_RING_WINDOWS = 1024, MAX_FRAMES = 1000 };
 
 static PyObject *native_start(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs) {
     static char *keywords[] = {"period_ns",    "window_ns", "max_frames", "ring_windows",
-                               "window_bytes", "raw_walk",  NULL};
+                               "window_bytes", "raw_walk",  "gilfree",    NULL};
     long long period_ns, window_ns;
     unsigned int max_frames, ring_windows;
     Py_ssize_t window_bytes;
-    int raw_walk;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$LLIInp:start", keywords, &period_ns, &window_ns,
-                                     &max_frames, &ring_windows, &window_bytes, &raw_walk)) {
+    int raw_walk, gilfree;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$LLIInpp:start", keywords, &period_ns, &window_ns,
+                                     &max_frames, &ring_windows, &window_bytes, &raw_walk, &gilfree)) {
         return NULL;
     }
     if (period_ns < 1000 || window_ns < 1 || max_frames < 1 || max_frames > MAX_FRAMES || ring_windows < 1 ||
@@ -41,6 +41,7 @@ static PyObject *native_start(PyObject *Py_UNUSED(module), PyObject *args, PyObj
         .ring_windows = ring_windows,
         .window_bytes = (size_t)window_bytes,
         .raw_walk = raw_walk != 0,
+        .gilfree = gilfree != 0,
     };
     if (pyprof_timer_start(&options) < 0) {
         return NULL;
@@ -111,6 +112,10 @@ static PyObject *native_abandoned(PyObject *Py_UNUSED(module), PyObject *Py_UNUS
     return PyBool_FromLong(pyprof_timer_is_abandoned());
 }
 
+static PyObject *native_gilfree_obstacle(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
+    return Py_BuildValue("z", pyprof_timer_gilfree_obstacle());
+}
+
 static PyObject *native_own_threads(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
     return PyLong_FromLong(pyprof_own_thread_count());
 }
@@ -125,11 +130,13 @@ static PyObject *native_stats(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(u
 #ifndef PYPROF_PORTABLE
     pyprof_timer_get_stats(&stats);
 #endif
-    return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKszsO}", "ticks", stats.ticks, "missed", stats.missed, "stacks",
+    return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsKsKszszszsO}", "ticks", stats.ticks, "missed", stats.missed, "stacks",
                          stats.stacks, "threads", stats.threads, "windows", stats.windows, "unplaced_cpu_ns",
                          stats.unplaced_cpu_ns, "overflowed", stats.overflowed, "dropped_windows",
                          stats.dropped_windows, "own_cpu_ns", stats.own_cpu_ns, "bytes", stats.bytes,
-                         "walk_obstacle", stats.walk_obstacle, "trusted_clocks",
+                         "unverified", stats.unverified, "torn", stats.torn, "walk_obstacle",
+                         stats.walk_obstacle, "gilfree_obstacle", stats.gilfree_obstacle, "engine", stats.engine,
+                         "trusted_clocks",
                          stats.trusted_clocks ? Py_True : Py_False);
 }
 
@@ -153,6 +160,7 @@ static PyMethodDef methods[] = {
     {"schedule_after_fork", native_schedule_after_fork, METH_NOARGS, NULL},
     {"main_thread_id", native_main_thread_id, METH_NOARGS, NULL},
     {"abandoned", native_abandoned, METH_NOARGS, NULL},
+    {"gilfree_obstacle", native_gilfree_obstacle, METH_NOARGS, NULL},
     {"own_threads", native_own_threads, METH_NOARGS, NULL},
     {"native_threads", native_threads, METH_NOARGS, NULL},
 #endif

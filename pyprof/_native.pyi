@@ -130,6 +130,7 @@ def start(
     ring_windows: int,
     window_bytes: int,
     raw_walk: bool,
+    gilfree: bool,
 ) -> None:
     """Start the timer thread (main interpreter only; RuntimeError elsewhere or when one runs)."""
 
@@ -160,6 +161,9 @@ def prepare_after_fork(callable: Callable[[], object] | None) -> None:
 def schedule_after_fork() -> None:
     """The `after_in_parent` hook that goes with `prepare_after_fork`."""
 
+def gilfree_obstacle() -> str | None:
+    """Why the `gilfree` engine cannot be used in this process, if it cannot."""
+
 class _Stats(TypedDict):
     ticks: int
     missed: int
@@ -171,7 +175,11 @@ class _Stats(TypedDict):
     dropped_windows: int
     own_cpu_ns: int
     bytes: int
+    unverified: int
+    torn: int
     walk_obstacle: str | None
+    gilfree_obstacle: str | None
+    engine: str | None
     trusted_clocks: bool
 
 def stats() -> _Stats:

@@ -98,7 +98,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("output", FilePath(), None, "directory or file for pprof files; set alone, nothing is pushed"),
     Option("sample_rate", Number(1, 10_000, "Hz"), 100.0, "samples a second"),
     Option("upload_interval", Number(0.1, 3600, "seconds"), 10.0, "seconds that one profile covers"),
-    Option("engine", Choice("auto", "current_frames"), "auto", "how stacks are read"),
+    Option("engine", Choice("auto", "gilfree", "current_frames"), "auto", "how stacks are read"),
     Option("cpu", Boolean(), True, "CPU profile"),
     Option("wall", Boolean(), True, "wall profile"),
     Option("memory", Choice("off", aliases={False: "off"}), "off", "memory profile"),

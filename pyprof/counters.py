@@ -9,13 +9,17 @@ class Stats:
 
     running: bool
     engine: str
-    """Engine in use, or the last one used."""
+    """Engine in use, or the last one used; "none" before the first start."""
     engine_notes: tuple[str, ...]
     """Why the engine does less than it could, one line each."""
     ticks: int
     """Ticks that were due."""
     missed: int
     """Ticks without a snapshot; the next sample carries their weight."""
+    unverified: int
+    """Stacks that are credible, although their thread moved while it was read."""
+    torn: int
+    """Times that no credible stack could be read from a running thread; `current_frames` took it instead."""
     stacks: int
     """Stacks walked. A thread that has not run since the last tick needs no walk."""
     threads: int

@@ -34,6 +34,7 @@ class OneOff:
             max_frames=config.max_frames,
             max_windows=None,
             window_bytes=_WINDOW_BYTES,
+            engine=config.engine,
         )
         self._state = "new"
 

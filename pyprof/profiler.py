@@ -142,6 +142,7 @@ def _consumer(config: Config) -> Consumer:
         max_frames=config.max_frames,
         max_windows=config.ring_windows,
         window_bytes=_WINDOW_BYTES,
+        engine=config.engine,
     )
 
 
@@ -188,6 +189,10 @@ def start(service_name: str | None = None, **options: object) -> Profiler:
         except RuntimeError as error:
             return _refuse(config, f"not started: {error}", error)
         _current = profiler
+    obstacle = _native.stats()["gilfree_obstacle"]
+    if obstacle is not None and config.engine != "current_frames":
+        say = log.warning if config.engine == "gilfree" else log.info
+        say("engine current_frames instead of gilfree: %s", obstacle)
     return profiler
 
 
@@ -255,10 +260,12 @@ def stats() -> "Stats":
     exported = _current.counters if _current is not None else None
     return Stats(
         running=is_running(),
-        engine="current_frames",
-        engine_notes=tuple(_engine_notes(native["walk_obstacle"], native["trusted_clocks"])),
+        engine=native["engine"] or "none",
+        engine_notes=tuple(_engine_notes(native)),
         ticks=native["ticks"],
         missed=native["missed"],
+        unverified=native["unverified"],
+        torn=native["torn"],
         stacks=native["stacks"],
         threads=native["threads"],
         windows=native["windows"],
@@ -275,10 +282,12 @@ def stats() -> "Stats":
     )
 
 
-def _engine_notes(walk_obstacle: str | None, trusted_clocks: bool) -> "Iterator[str]":
-    if walk_obstacle is not None:
-        yield f"stacks are read through the public C API: {walk_obstacle}"
-    if is_running() and not trusted_clocks:
+def _engine_notes(native: "_native._Stats") -> "Iterator[str]":
+    if native["walk_obstacle"] is not None:
+        yield f"stacks are read through the public C API: {native['walk_obstacle']}"
+    if native["gilfree_obstacle"] is not None:
+        yield f"engine gilfree is not in use: {native['gilfree_obstacle']}"
+    if is_running() and not native["trusted_clocks"]:
         yield "thread clocks are coarse here: every thread is walked at every tick, idle or not"
 
 

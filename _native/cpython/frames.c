@@ -23,8 +23,9 @@
 /* A frame as the walk needs it, whatever the version. */
 typedef struct {
     const char *previous;
-    PyCodeObject *code; /* NULL: no Python frame, or one that has not begun */
+    PyCodeObject *code; /* NULL: no Python frame */
     int32_t lasti;
+    bool begun;
 } frame_view;
 
 #if PYPROF_HAS_DEBUG_OFFSETS
@@ -54,7 +55,7 @@ static inline const char *bytecode_of(const char *frame, PyCodeObject *code) {
 
 static frame_view view_frame(const char *frame) {
     const _Py_DebugOffsets *at = &_PyRuntime.debug_offsets;
-    frame_view view = {load_pointer(frame, at->interpreter_frame.previous), NULL, 0};
+    frame_view view = {.previous = load_pointer(frame, at->interpreter_frame.previous)};
     char owner = frame[at->interpreter_frame.owner];
     if (owner >= PYPROF_FIRST_NON_PYTHON_OWNER) {
         return view;
@@ -66,11 +67,10 @@ static frame_view view_frame(const char *frame) {
     PyCodeObject *code = (PyCodeObject *)executable;
     const char *ip = load_pointer(frame, at->interpreter_frame.instr_ptr);
     ptrdiff_t lasti = ip - bytecode_of(frame, code);
-    if (owner != FRAME_OWNED_BY_GENERATOR && lasti < (ptrdiff_t)code->_co_firsttraceable * CODE_UNIT) {
-        return view;
-    }
     view.code = code;
     view.lasti = (int32_t)lasti;
+    view.begun = owner == FRAME_OWNED_BY_GENERATOR ||
+                 lasti >= (ptrdiff_t)code->_co_firsttraceable * CODE_UNIT;
     return view;
 }
 
@@ -104,17 +104,16 @@ static const char *current_frame(PyThreadState *tstate) {
 
 static frame_view view_frame(const char *pointer) {
     const _PyInterpreterFrame *frame = (const _PyInterpreterFrame *)pointer;
-    frame_view view = {(const char *)frame->previous, NULL, 0};
+    frame_view view = {.previous = (const char *)frame->previous};
     if (frame->owner >= PYPROF_FIRST_NON_PYTHON_OWNER) {
         return view;
     }
     PyCodeObject *code = frame->f_code;
     ptrdiff_t lasti = (const char *)frame->prev_instr - (const char *)_PyCode_CODE(code);
-    if (frame->owner != FRAME_OWNED_BY_GENERATOR && lasti < (ptrdiff_t)code->_co_firsttraceable * CODE_UNIT) {
-        return view;
-    }
     view.code = code;
     view.lasti = (int32_t)lasti;
+    view.begun = frame->owner == FRAME_OWNED_BY_GENERATOR ||
+                 lasti >= (ptrdiff_t)code->_co_firsttraceable * CODE_UNIT;
     return view;
 }
 
@@ -127,16 +126,17 @@ static const char *layout_obstacle(void) {
 #endif
 
 size_t pyprof_walk_raw(PyThreadState *tstate, pyprof_code_frame *frames, size_t max, bool *truncated) {
-    size_t depth = 0;
+    size_t depth = 0, begun = 0;
     *truncated = false;
     for (const char *frame = current_frame(tstate); frame != NULL;) {
         frame_view view = view_frame(frame);
         if (view.code != NULL) {
-            if (depth == max) {
+            if ((view.begun && begun == max) || depth == max + PYPROF_SPARE_FRAMES) {
                 *truncated = true;
                 break;
             }
-            frames[depth++] = (pyprof_code_frame){view.code, view.lasti};
+            begun += view.begun;
+            frames[depth++] = (pyprof_code_frame){view.code, view.lasti, view.begun};
         }
         frame = view.previous;
     }
@@ -168,7 +168,7 @@ size_t pyprof_walk_public(PyThreadState *tstate, pyprof_code_frame *frames, size
             break;
         }
         PyCodeObject *code = PyFrame_GetCode(frame);
-        frames[depth++] = (pyprof_code_frame){code, PyFrame_GetLasti(frame)};
+        frames[depth++] = (pyprof_code_frame){code, PyFrame_GetLasti(frame), true};
         Py_DECREF(code); /* the frame holds it, and the thread the frame */
         PyFrameObject *back = PyFrame_GetBack(frame);
         Py_DECREF(frame);
@@ -180,19 +180,48 @@ size_t pyprof_walk_public(PyThreadState *tstate, pyprof_code_frame *frames, size
     return depth;
 }
 
+pyprof_code_shape pyprof_code_shape_of(PyCodeObject *code) {
+    pyprof_code_shape shape = {0};
+#if PYPROF_KNOWN_LAYOUT
+#if PYPROF_CODE_KNOWS_FRAME_SIZE
+    shape.frame_bytes = (uint32_t)code->co_framesize * sizeof(PyObject *);
+#else
+    shape.frame_bytes =
+        (uint32_t)(code->co_nlocalsplus + code->co_stacksize + FRAME_SPECIALS_SIZE) * sizeof(PyObject *);
+#endif
+    shape.bytecode_bytes = (int32_t)Py_SIZE(code) * CODE_UNIT;
+    shape.first_traceable = code->_co_firsttraceable * CODE_UNIT;
+#if !PYPROF_FREE_THREADED
+    shape.bytecode = (const char *)code + offsetof(PyCodeObject, co_code_adaptive);
+#endif
+#else
+    (void)code;
+#endif
+    return shape;
+}
+
 enum { PROOF_DEPTH = 64 };
 
+static size_t next_begun(const pyprof_code_frame *frames, size_t depth, size_t i) {
+    while (i < depth && !frames[i].begun) {
+        i++;
+    }
+    return i;
+}
+
 static const char *proof_obstacle(void) {
-    pyprof_code_frame raw[PROOF_DEPTH], public[PROOF_DEPTH];
+    pyprof_code_frame raw[PROOF_DEPTH + PYPROF_SPARE_FRAMES], public[PROOF_DEPTH];
     bool raw_truncated, public_truncated;
     PyThreadState *own = PyThreadState_Get();
     PyInterpreterState *interp = PyThreadState_GetInterpreter(own);
     size_t raw_depth = pyprof_walk_raw(own, raw, PROOF_DEPTH, &raw_truncated);
     size_t public_depth = pyprof_walk_public(own, public, PROOF_DEPTH, &public_truncated);
-    bool equal = raw_depth == public_depth && raw_truncated == public_truncated;
-    for (size_t i = 0; equal && i < raw_depth; i++) {
-        equal = raw[i].code == public[i].code && raw[i].lasti == public[i].lasti;
+    bool equal = raw_truncated == public_truncated;
+    size_t at = next_begun(raw, raw_depth, 0);
+    for (size_t i = 0; equal && i < public_depth; i++, at = next_begun(raw, raw_depth, at + 1)) {
+        equal = at < raw_depth && raw[at].code == public[i].code && raw[at].lasti == public[i].lasti;
     }
+    equal = equal && at == raw_depth;
     if (!equal) {
         return "the interpreter's frames are not laid out as expected";
     }

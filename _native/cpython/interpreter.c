@@ -11,12 +11,9 @@
 #endif
 #undef Py_BUILD_CORE
 
+#include "cpython/guarded_read.h"
 #include "cpython/interpreter.h"
 
-#ifdef __linux__
-#include <sys/uio.h>
-#include <unistd.h>
-#endif
 
 static bool layout_trusted;
 
@@ -71,14 +68,11 @@ const void *pyprof_newest_thread(PyInterpreterState *interp) {
 }
 
 bool pyprof_thread_attached(const void *tstate) {
-#if PYPROF_FREE_THREADED && PYPROF_KNOWN_LAYOUT && defined(__linux__)
-    /* The thread may be gone and its state unmapped: ask the kernel to copy, which fails instead of faulting.
-     * `state` stands before the fields that patch releases moved. */
+#if PYPROF_FREE_THREADED && PYPROF_KNOWN_LAYOUT
+    /* The thread may be gone and its state unmapped. `state` stands before the fields that patch releases moved. */
     int state = 0;
-    struct iovec here = {&state, sizeof(state)};
-    struct iovec there = {(char *)tstate + offsetof(PyThreadState, state), sizeof(state)};
-    return process_vm_readv(getpid(), &here, 1, &there, 1, 0) == (ssize_t)sizeof(state) &&
-           state == _Py_THREAD_ATTACHED;
+    const pyprof_read one = {&state, (const char *)tstate + offsetof(PyThreadState, state), sizeof(state)};
+    return pyprof_read_memory(&one, 1) && state == _Py_THREAD_ATTACHED;
 #else
     (void)tstate;
     return false;

@@ -17,6 +17,12 @@
 /* `f_executable` is a tagged reference (3.14). */
 #define PYPROF_TAGGED_EXECUTABLE (PY_VERSION_HEX >= 0x030e0000)
 
+/* `co_framesize` (3.12); before, the size of a frame is a sum. */
+#define PYPROF_CODE_KNOWS_FRAME_SIZE (PY_VERSION_HEX >= 0x030c0000)
+
+/* The innermost frame hangs on a structure of the C stack, not on the thread state (until 3.12). */
+#define PYPROF_FRAME_ON_C_STACK (PY_VERSION_HEX < 0x030d0000)
+
 /* Pending calls run on whatever thread evaluates bytecode (3.12; before, only the main thread ran them). */
 #define PYPROF_HAS_PENDING_CALLS_ANYWHERE (PY_VERSION_HEX >= 0x030c0000)
 

@@ -25,31 +25,61 @@ static bool reserve(void **elements, size_t *capacity, size_t needed, size_t siz
     return true;
 }
 
-/* Longest stack the walk keeps; `max_frames` of the configuration is not larger. */
-enum { MAX_DEPTH = 1024 };
-
-static bool walk(const pyprof_snapshot_request *request, PyThreadState *tstate, pyprof_thread_view *view) {
-    /* Static: too large for the stacks of some threads that take snapshots. */
-    static pyprof_code_frame codes[MAX_DEPTH];
+void pyprof_snapshot_begin(const pyprof_snapshot_request *request) {
     pyprof_snapshot *snapshot = request->snapshot;
-    size_t max = request->max_frames < MAX_DEPTH ? request->max_frames : MAX_DEPTH;
-    size_t depth = request->raw_walk ? pyprof_walk_raw(tstate, codes, max, &view->truncated)
-                                     : pyprof_walk_public(tstate, codes, max, &view->truncated);
+    snapshot->thread_count = 0;
+    snapshot->frame_count = 0;
+    snapshot->taken_ns = pyprof_monotonic_ns();
+    snapshot->stopped_world = false;
+}
+
+pyprof_thread_view *pyprof_snapshot_add(const pyprof_snapshot_request *request, const pyprof_thread_key *key,
+                                        size_t *place) {
+    pyprof_snapshot *snapshot = request->snapshot;
+    if (!reserve((void **)&snapshot->threads, &snapshot->thread_capacity, snapshot->thread_count + 1,
+                 sizeof(pyprof_thread_view))) {
+        return NULL;
+    }
+    *place = pyprof_threads_find(request->known, key, snapshot->thread_count);
+    pyprof_thread_view *view = &snapshot->threads[snapshot->thread_count++];
+    *view = (pyprof_thread_view){.key = *key, .clock_ns = -1};
+    return view;
+}
+
+bool pyprof_snapshot_needs_walk(const pyprof_snapshot_request *request, size_t place) {
+    return place >= request->known->count || !request->known->items[place].stack_is_current;
+}
+
+bool pyprof_snapshot_add_frames(const pyprof_snapshot_request *request, pyprof_thread_view *view,
+                                const pyprof_code_frame *frames, size_t depth,
+                                pyprof_symbol *(*symbol_of)(PyCodeObject *)) {
+    pyprof_snapshot *snapshot = request->snapshot;
     if (!reserve((void **)&snapshot->frames, &snapshot->frame_capacity, snapshot->frame_count + depth,
                  sizeof(pyprof_frame))) {
         return false;
     }
     view->walked = true;
     view->first_frame = snapshot->frame_count;
-    view->depth = depth;
     for (size_t i = 0; i < depth; i++) {
-        pyprof_symbol *symbol = pyprof_code_cache_get(codes[i].code);
+        pyprof_symbol *symbol = symbol_of(frames[i].code);
         if (symbol == NULL) {
             return false;
         }
-        snapshot->frames[snapshot->frame_count++] = (pyprof_frame){symbol, codes[i].lasti};
+        if (frames[i].begun) {
+            snapshot->frames[snapshot->frame_count++] = (pyprof_frame){symbol, frames[i].lasti};
+            view->depth++;
+        }
     }
     return true;
+}
+
+static bool walk(const pyprof_snapshot_request *request, PyThreadState *tstate, pyprof_thread_view *view) {
+    /* Static: too large for the stacks of some threads that take snapshots. */
+    static pyprof_code_frame frames[PYPROF_MAX_DEPTH + PYPROF_SPARE_FRAMES];
+    size_t max = request->max_frames < PYPROF_MAX_DEPTH ? request->max_frames : PYPROF_MAX_DEPTH;
+    size_t depth = request->raw_walk ? pyprof_walk_raw(tstate, frames, max, &view->truncated)
+                                     : pyprof_walk_public(tstate, frames, max, &view->truncated);
+    return pyprof_snapshot_add_frames(request, view, frames, depth, pyprof_code_cache_get);
 }
 
 enum { LATE_NS = 300000 };
@@ -82,36 +112,26 @@ static bool is_on_cpu(const pyprof_thread_key *key) {
 }
 
 bool pyprof_snapshot_take(const pyprof_snapshot_request *request) {
-    pyprof_snapshot *snapshot = request->snapshot;
     const pyprof_threads *known = request->known;
-    snapshot->thread_count = 0;
-    snapshot->frame_count = 0;
-    snapshot->taken_ns = pyprof_monotonic_ns();
-    bool late = snapshot->taken_ns - request->asked_ns > LATE_NS;
+    pyprof_snapshot_begin(request);
+    bool late = request->snapshot->taken_ns - request->asked_ns > LATE_NS;
     pyprof_code_cache_begin_snapshot();
     for (PyThreadState *tstate = PyInterpreterState_ThreadHead(request->interp); tstate != NULL;
          tstate = PyThreadState_Next(tstate)) {
-        uint64_t tid = pyprof_native_thread_id(tstate);
-        if (tid == 0 || pyprof_is_own_thread(tid)) {
+        const pyprof_thread_key key = {tstate, PyThreadState_GetID(tstate), pyprof_native_thread_id(tstate)};
+        if (key.tid == 0 || pyprof_is_own_thread(key.tid)) {
             continue; /* starting: it has no frames and no clock of its own yet */
         }
-        if (!reserve((void **)&snapshot->threads, &snapshot->thread_capacity, snapshot->thread_count + 1,
-                     sizeof(pyprof_thread_view))) {
+        size_t place;
+        pyprof_thread_view *view = pyprof_snapshot_add(request, &key, &place);
+        if (view == NULL || (pyprof_snapshot_needs_walk(request, place) && !walk(request, tstate, view))) {
             return false;
         }
-        pyprof_thread_view *view = &snapshot->threads[snapshot->thread_count];
-        *view = (pyprof_thread_view){.key = {tstate, PyThreadState_GetID(tstate), tid}, .clock_ns = -1};
-        size_t place = pyprof_threads_find(known, &view->key, snapshot->thread_count);
-        bool is_known = place < known->count;
-        if (!(is_known && known->items[place].stack_is_current) && !walk(request, tstate, view)) {
-            return false;
-        }
-        if (!is_known) {
-            view->on_cpu = is_on_cpu(&view->key);
+        if (place >= known->count) {
+            view->on_cpu = is_on_cpu(&key);
         } else if (late && known->items[place].on_cpu) {
             look_again(request, view);
         }
-        snapshot->thread_count++;
     }
     return true;
 }

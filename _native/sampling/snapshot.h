@@ -1,7 +1,8 @@
 /* Snapshot: the stacks of all Python threads of the interpreter at one moment.
  *
  * Made by an engine for the timer thread, which is the only one that reads it; its symbols are valid until
- * the next snapshot begins. Its memory is plain malloc and is kept between ticks.
+ * the next snapshot begins. Its memory is plain malloc and is kept between ticks. Here is what the engines
+ * share, and how one is taken while the interpreter stands still; gilfree.h takes one while it runs.
  */
 #ifndef PYPROF_SNAPSHOT_H
 #define PYPROF_SNAPSHOT_H
@@ -9,7 +10,9 @@
 #include <Python.h>
 #include <stdbool.h>
 
+#include "cpython/interpreter.h"
 #include "sampling/threads.h"
+#include "symbols/symbol.h"
 #include "windows/window.h"
 
 typedef struct {
@@ -31,6 +34,7 @@ typedef struct {
     pyprof_frame *frames;
     size_t frame_count, frame_capacity;
     int64_t taken_ns;
+    bool stopped_world; /* of a free-threaded build: who runs now ran before, too */
 } pyprof_snapshot;
 
 typedef struct {
@@ -42,6 +46,23 @@ typedef struct {
     int64_t asked_ns;            /* when the clocks were read */
     const void *gil_holder;      /* at that time */
 } pyprof_snapshot_request;
+
+enum { PYPROF_MAX_DEPTH = 1024 }; /* `max_frames` of the configuration is not larger */
+
+void pyprof_snapshot_begin(const pyprof_snapshot_request *request);
+
+/* Adds a thread; its place among the known ones goes to `*place`, their count if it is new. NULL without
+ * memory. */
+pyprof_thread_view *pyprof_snapshot_add(const pyprof_snapshot_request *request, const pyprof_thread_key *key,
+                                        size_t *place);
+/* Whether what is known of the thread is still true: it has not run since. */
+bool pyprof_snapshot_needs_walk(const pyprof_snapshot_request *request, size_t place);
+
+/* Adds the frames of the newest thread that have begun, by what `symbol_of` says of their code. False where it
+ * says NULL, or without memory. */
+bool pyprof_snapshot_add_frames(const pyprof_snapshot_request *request, pyprof_thread_view *view,
+                                const pyprof_code_frame *frames, size_t depth,
+                                pyprof_symbol *(*symbol_of)(PyCodeObject *));
 
 /* Takes the snapshot on the calling thread, which holds the GIL or has stopped the world. False without
  * memory. */

@@ -9,9 +9,11 @@
 
 #include "cpython/gil.h"
 #include "cpython/interpreter.h"
+#include "cpython/live_stacks.h"
 #include "sampling/charge.h"
 #include "sampling/clocks.h"
 #include "sampling/current_frames.h"
+#include "sampling/gilfree.h"
 #include "sampling/own_threads.h"
 #include "sampling/snapshot.h"
 #include "sampling/threads.h"
@@ -26,7 +28,7 @@ static struct {
     pyprof_timer_options options;
     PyInterpreterState *interp;
     pyprof_own_thread *thread; /* NULL: not running */
-    const char *walk_obstacle;
+    const char *walk_obstacle, *gilfree_obstacle;
 
     /* Written by others, read by the thread. */
     uint32_t commands;               /* atomic, futex: goes up with every wish */
@@ -132,7 +134,7 @@ static bool merge_snapshot(int64_t wall_ns, double share, const void *gil_holder
         } else {
             bool on_cpu = view->on_cpu || view->key.tstate == gil_holder;
             /* Where the world was stopped, those who have only just gone on were running before. */
-            on_cpu = on_cpu || (pyprof_is_free_threaded() && pyprof_thread_is_runnable(view->key.tid));
+            on_cpu = on_cpu || (snapshot->stopped_world && pyprof_thread_is_runnable(view->key.tid));
             items[i] = pyprof_new_thread(&view->key, wall_ns, on_cpu);
         }
         if (view->walked) {
@@ -172,6 +174,19 @@ static int64_t pass_deadlines(int64_t now, bool first_is_missed) {
     return last;
 }
 
+static bool take_snapshot(const pyprof_snapshot_request *request) {
+    if (timer.gilfree_obstacle == NULL) {
+        pyprof_gilfree_losses losses = {0};
+        bool taken = pyprof_gilfree_take(request, &losses);
+        count(&timer.stats.unverified, losses.unverified);
+        count(&timer.stats.torn, losses.torn);
+        if (taken) {
+            return true;
+        }
+    }
+    return pyprof_current_frames_take(request, timer.own);
+}
+
 /* A snapshot, merged into what is known of the threads. Returns up to when it speaks for them, or 0: not at
  * this tick.
  *
@@ -188,7 +203,7 @@ static int64_t look(int64_t now, const void *gil_holder) {
         .asked_ns = pyprof_monotonic_ns(),
         .gil_holder = gil_holder,
     };
-    if (timer.window == NULL || !pyprof_current_frames_take(&request, timer.own)) {
+    if (timer.window == NULL || !take_snapshot(&request)) {
         return 0;
     }
     const int64_t asked = request.asked_ns, taken = timer.snapshot.taken_ns;
@@ -353,6 +368,9 @@ int pyprof_timer_start(const pyprof_timer_options *options) {
     timer.interp = PyInterpreterState_Get();
     timer.walk_obstacle = options->raw_walk ? pyprof_raw_walk_obstacle() : "turned off";
     pyprof_trust_layout(timer.walk_obstacle == NULL);
+    timer.gilfree_obstacle = !options->gilfree             ? "turned off"
+                             : timer.walk_obstacle != NULL ? timer.walk_obstacle
+                                                           : pyprof_live_stacks_obstacle();
     pyprof_gil_open(timer.interp);
     timer.random = (uint64_t)pyprof_monotonic_ns() ^ (uint64_t)getpid() << 32 ^ (uintptr_t)&options;
     if (pyprof_code_cache_open() < 0) {
@@ -445,14 +463,21 @@ bool pyprof_timer_rotate(int64_t timeout_ns) {
 
 bool pyprof_timer_is_abandoned(void) { return __atomic_load_n(&timer.abandoned, __ATOMIC_ACQUIRE); }
 
+const char *pyprof_timer_gilfree_obstacle(void) {
+    const char *obstacle = pyprof_raw_walk_obstacle();
+    return obstacle != NULL ? obstacle : pyprof_live_stacks_obstacle();
+}
+
 void pyprof_timer_get_stats(pyprof_timer_stats *stats) {
     uint64_t *const from[] = {
         &timer.stats.ticks,      &timer.stats.missed,  &timer.stats.stacks,  &timer.stats.unplaced_cpu_ns,
         &timer.stats.overflowed, &timer.stats.windows, &timer.stats.threads,
+        &timer.stats.unverified, &timer.stats.torn,
     };
     uint64_t *const to[] = {
         &stats->ticks,      &stats->missed,  &stats->stacks,  &stats->unplaced_cpu_ns,
         &stats->overflowed, &stats->windows, &stats->threads,
+        &stats->unverified, &stats->torn,
     };
     for (size_t i = 0; i < sizeof(from) / sizeof(from[0]); i++) {
         *to[i] = __atomic_load_n(from[i], __ATOMIC_RELAXED);
@@ -461,6 +486,10 @@ void pyprof_timer_get_stats(pyprof_timer_stats *stats) {
     stats->own_cpu_ns = (uint64_t)pyprof_own_threads_cpu_ns();
     stats->bytes = pyprof_code_cache_bytes() + pyprof_ring_bytes();
     stats->walk_obstacle = timer.walk_obstacle;
+    stats->gilfree_obstacle = timer.gilfree_obstacle;
+    stats->engine = timer.interp == NULL             ? NULL
+                    : timer.gilfree_obstacle == NULL ? "gilfree"
+                                                     : "current_frames";
     stats->trusted_clocks = timer.stats.trusted_clocks;
 }
 

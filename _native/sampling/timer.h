@@ -23,12 +23,16 @@ typedef struct {
     uint32_t ring_windows;
     size_t window_bytes;
     bool raw_walk; /* false: walk through the public C API even where the raw walk would work */
+    bool gilfree;  /* false: the `current_frames` engine even where the other would work */
 } pyprof_timer_options;
 
 typedef struct {
     uint64_t ticks, missed, stacks, threads, windows, unplaced_cpu_ns, overflowed, dropped_windows;
+    uint64_t unverified, torn; /* see gilfree.h */
     uint64_t own_cpu_ns, bytes;
-    const char *walk_obstacle; /* NULL: the raw walk is in use */
+    const char *walk_obstacle;    /* NULL: the raw walk is in use */
+    const char *gilfree_obstacle; /* NULL: the engine is in use */
+    const char *engine;           /* in use, or last used; NULL: none yet */
     bool trusted_clocks;
 } pyprof_timer_stats;
 
@@ -49,6 +53,9 @@ bool pyprof_timer_rotate(int64_t timeout_ns);
  * thread. Ours must not be that one.
  */
 bool pyprof_timer_is_abandoned(void);
+
+/* Why the `gilfree` engine cannot be used here, or NULL. Attached. */
+const char *pyprof_timer_gilfree_obstacle(void);
 
 void pyprof_timer_get_stats(pyprof_timer_stats *stats);
 

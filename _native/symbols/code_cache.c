@@ -1,7 +1,6 @@
 /* See code_cache.h. */
 #include "symbols/code_cache.h"
 
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,6 +9,7 @@
 typedef struct {
     PyCodeObject *code; /* NULL: free */
     pyprof_symbol *symbol;
+    pyprof_code_shape shape;
     bool dead; /* atomic: set by the thread that frees the code object */
 } entry;
 
@@ -91,7 +91,7 @@ static void empty_slot(size_t slot) {
     size_t next = slot;
     cache.used--;
     for (;;) {
-        cache.entries[slot] = (entry){NULL, NULL, false};
+        cache.entries[slot] = (entry){0};
         size_t home;
         do {
             next = (next + 1) & mask;
@@ -135,6 +135,10 @@ void pyprof_code_cache_begin_snapshot(void) {
         }
     }
     __atomic_store_n(&cache.death_count, 0, __ATOMIC_RELEASE);
+}
+
+bool pyprof_code_cache_needs_snapshot(void) {
+    return __atomic_load_n(&cache.death_count, __ATOMIC_ACQUIRE) > MAX_NOTED_DEATHS;
 }
 
 size_t pyprof_code_cache_bytes(void) { return __atomic_load_n(&cache.bytes, __ATOMIC_RELAXED); }
@@ -203,14 +207,30 @@ static pyprof_symbol *make_symbol(PyCodeObject *code) {
     return symbol;
 }
 
+static entry *find_alive(const void *code) {
+    if (cache.capacity == 0 || code == NULL) {
+        return NULL;
+    }
+    entry *found = find(cache.entries, cache.capacity, code);
+    return found->code != NULL && !__atomic_load_n(&found->dead, __ATOMIC_ACQUIRE) ? found : NULL;
+}
+
+pyprof_symbol *pyprof_code_cache_find(const void *code) {
+    entry *found = find_alive(code);
+    return found == NULL ? NULL : found->symbol;
+}
+
+pyprof_code_shape *pyprof_code_cache_find_shape(const void *code) {
+    entry *found = find_alive(code);
+    return found == NULL ? NULL : &found->shape;
+}
+
 enum { FIRST_CAPACITY = 256 };
 
 pyprof_symbol *pyprof_code_cache_get(PyCodeObject *code) {
-    if (cache.capacity > 0) {
-        entry *found = find(cache.entries, cache.capacity, code);
-        if (found->code == code && !__atomic_load_n(&found->dead, __ATOMIC_ACQUIRE)) {
-            return found->symbol;
-        }
+    entry *known = find_alive(code);
+    if (known != NULL) {
+        return known->symbol;
     }
     /* At most half full: the probes stay short. */
     if (cache.used * 2 >= cache.capacity &&
@@ -229,7 +249,7 @@ pyprof_symbol *pyprof_code_cache_get(PyCodeObject *code) {
     } else {
         cache.used++;
     }
-    *place = (entry){code, symbol, false};
+    *place = (entry){code, symbol, pyprof_code_shape_of(code), false};
     count_bytes(symbol->bytes, 0);
     return symbol;
 }

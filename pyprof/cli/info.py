@@ -17,9 +17,6 @@ from pyprof.pprof import printable
 
 __all__ = ["argument_parser", "main"]
 
-# What `engine=auto` means, best first.
-_ENGINES = ("current_frames",)
-
 
 def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -96,7 +93,11 @@ def _engine(config: Config) -> str:
         return "none: the native part is missing"
     if not _native.SUPPORTED:
         return "none: this platform is not supported"
-    return f"{_ENGINES[0]} (auto)" if config.engine == "auto" else config.engine
+    if config.engine == "current_frames":
+        return "current_frames"
+    obstacle = _native.gilfree_obstacle()
+    chosen = " (auto)" if config.engine == "auto" else ""
+    return f"gilfree{chosen}" if obstacle is None else f"current_frames{chosen}: no gilfree, {obstacle}"
 
 
 def _protobuf() -> str:

@@ -19,6 +19,7 @@ class Consumer:
         max_frames: int,
         max_windows: int | None,
         window_bytes: int,
+        engine: str = "auto",
     ) -> None:
         """sample_rate: Hz, at least. interval: seconds, at most. max_windows: that may wait (None: any)."""
         self.sample_rate = sample_rate
@@ -26,6 +27,7 @@ class Consumer:
         self.max_frames = max_frames
         self.max_windows = max_windows
         self.window_bytes = window_bytes
+        self.engine = engine
         self.windows: deque[_native.Window] = deque()
         self.dropped = 0
 
@@ -87,6 +89,7 @@ class Sampler:
                 ring_windows=max(consumer.max_windows or 1 for consumer in wanted),
                 window_bytes=max(consumer.window_bytes for consumer in wanted),
                 raw_walk=True,
+                gilfree=all(consumer.engine != "current_frames" for consumer in wanted),
             )
 
     def take(self, consumer: Consumer, timeout: float) -> _native.Window | None:

@@ -71,7 +71,7 @@ class Stacks:
         lines = [
             f"pyprof {__version__}, CPython {sys.version.split()[0]}",
             f"pid {os.getpid()}, role {self._role}",
-            f"engine current_frames, {_NS / window.period_ns:g} Hz",
+            f"engine {_native.stats()['engine']}, {_NS / window.period_ns:g} Hz",
         ]
         losses = {name: n for name, n in window.counters.items() if n and name != "ticks"}
         lines += [_LOSSES[name].format(n=n, ms=n / 1e6) for name, n in losses.items() if name in _LOSSES]

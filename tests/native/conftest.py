@@ -20,7 +20,7 @@ PATIENCE = 60
 
 def start(**options):
     _native.start(**dict(period_ns=1_000_000, window_ns=10**15, max_frames=1000, ring_windows=9,
-                         window_bytes=8 << 20, raw_walk=True) | options)
+                         window_bytes=8 << 20, raw_walk=True, gilfree=True) | options)
 
 def stop():
     "[(frames as (name, file, line), leaf first; values)], counters"

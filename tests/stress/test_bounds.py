@@ -29,7 +29,7 @@ PATIENCE = 60
 
 def start(**options):
     _native.start(**dict(period_ns=1_000_000, window_ns=10**15, max_frames=100, ring_windows=9,
-                         window_bytes=8 << 20, raw_walk=True) | options)
+                         window_bytes=8 << 20, raw_walk=True, gilfree=True) | options)
 
 def decode(message):
     "[(names, leaf first; values)]"

@@ -48,7 +48,7 @@ def test_memory_is_flat(functions: int, run_python: Any) -> None:
         PRELUDE
         + """
 _native.start(period_ns=200_000, window_ns=10**15, max_frames=100, ring_windows=1, window_bytes=8 << 20,
-              raw_walk=True)
+              raw_walk=True, gilfree=True)
 sizes, seen, called = [], 0, 0
 end = time.monotonic() + 200
 while seen < int(sys.argv[1]):

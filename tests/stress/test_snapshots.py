@@ -32,7 +32,7 @@ by, gate = set(), threading.Event()
 threads = [threading.Thread(target=park, args=(50,)) for _ in range(4)]
 for thread in threads: thread.start()
 _native.start(period_ns=200_000, window_ns=10**15, max_frames=100, ring_windows=1, window_bytes=1 << 20,
-              raw_walk=sys.argv[1] == "True")
+              raw_walk=sys.argv[1] == "True", gilfree=False)
 gc.set_threshold(20)
 end = time.monotonic() + 60
 while (_native.stats()["stacks"] < 500 or not by) and time.monotonic() < end:

@@ -1,0 +1,25 @@
+/* The `gilfree` engine: stacks read while their threads run, so that nobody is stopped or waited for.
+ *
+ * Called by the timer thread, detached, holding no lock. The list of threads and their stacks are read by
+ * guarded copies and checked (live_stacks.h). What it cannot read at a tick, `current_frames` takes: a code
+ * object that was not seen before, which only that engine may look into, and a stack that does not come out
+ * credible.
+ */
+#ifndef PYPROF_GILFREE_H
+#define PYPROF_GILFREE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "sampling/snapshot.h"
+
+typedef struct {
+    uint64_t unverified; /* stacks that are credible, although their thread moved meanwhile */
+    uint64_t torn;       /* stacks, or lists of threads, that did not come out credible */
+} pyprof_gilfree_losses;
+
+/* True: the snapshot is taken. False: ask `current_frames`. Adds to `*losses`. Only where
+ * `pyprof_live_stacks_obstacle` said NULL. */
+bool pyprof_gilfree_take(const pyprof_snapshot_request *request, pyprof_gilfree_losses *losses);
+
+#endif
