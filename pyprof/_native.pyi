@@ -177,6 +177,7 @@ class _Stats(TypedDict):
     bytes: int
     unverified: int
     torn: int
+    fallbacks: int
     walk_obstacle: str | None
     gilfree_obstacle: str | None
     engine: str | None

@@ -19,7 +19,9 @@ class Stats:
     unverified: int
     """Stacks that are credible, although their thread moved while it was read."""
     torn: int
-    """Times that no credible stack could be read from a running thread; `current_frames` took it instead."""
+    """Times that no credible stack could be read from a running thread."""
+    fallbacks: int
+    """Snapshots that engine `gilfree` left to `current_frames`: for code not seen before, or a torn stack."""
     stacks: int
     """Stacks walked. A thread that has not run since the last tick needs no walk."""
     threads: int

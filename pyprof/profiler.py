@@ -266,6 +266,7 @@ def stats() -> "Stats":
         missed=native["missed"],
         unverified=native["unverified"],
         torn=native["torn"],
+        fallbacks=native["fallbacks"],
         stacks=native["stacks"],
         threads=native["threads"],
         windows=native["windows"],

@@ -175,16 +175,18 @@ static int64_t pass_deadlines(int64_t now, bool first_is_missed) {
 }
 
 static bool take_snapshot(const pyprof_snapshot_request *request) {
-    if (timer.gilfree_obstacle == NULL) {
-        pyprof_gilfree_losses losses = {0};
-        bool taken = pyprof_gilfree_take(request, &losses);
-        count(&timer.stats.unverified, losses.unverified);
-        count(&timer.stats.torn, losses.torn);
-        if (taken) {
-            return true;
-        }
+    if (timer.gilfree_obstacle != NULL) {
+        return pyprof_current_frames_take(request, timer.own);
     }
-    return pyprof_current_frames_take(request, timer.own);
+    pyprof_gilfree_losses losses = {0};
+    bool taken = pyprof_gilfree_take(request, &losses);
+    count(&timer.stats.unverified, losses.unverified);
+    count(&timer.stats.torn, losses.torn);
+    if (!taken) {
+        count(&timer.stats.fallbacks, 1);
+        taken = pyprof_current_frames_take(request, timer.own);
+    }
+    return taken;
 }
 
 /* A snapshot, merged into what is known of the threads. Returns up to when it speaks for them, or 0: not at
@@ -472,12 +474,12 @@ void pyprof_timer_get_stats(pyprof_timer_stats *stats) {
     uint64_t *const from[] = {
         &timer.stats.ticks,      &timer.stats.missed,  &timer.stats.stacks,  &timer.stats.unplaced_cpu_ns,
         &timer.stats.overflowed, &timer.stats.windows, &timer.stats.threads,
-        &timer.stats.unverified, &timer.stats.torn,
+        &timer.stats.unverified, &timer.stats.torn,    &timer.stats.fallbacks,
     };
     uint64_t *const to[] = {
         &stats->ticks,      &stats->missed,  &stats->stacks,  &stats->unplaced_cpu_ns,
         &stats->overflowed, &stats->windows, &stats->threads,
-        &stats->unverified, &stats->torn,
+        &stats->unverified, &stats->torn,    &stats->fallbacks,
     };
     for (size_t i = 0; i < sizeof(from) / sizeof(from[0]); i++) {
         *to[i] = __atomic_load_n(from[i], __ATOMIC_RELAXED);

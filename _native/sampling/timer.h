@@ -29,6 +29,7 @@ typedef struct {
 typedef struct {
     uint64_t ticks, missed, stacks, threads, windows, unplaced_cpu_ns, overflowed, dropped_windows;
     uint64_t unverified, torn; /* see gilfree.h */
+    uint64_t fallbacks;        /* times that `gilfree` left the snapshot to `current_frames` */
     uint64_t own_cpu_ns, bytes;
     const char *walk_obstacle;    /* NULL: the raw walk is in use */
     const char *gilfree_obstacle; /* NULL: the engine is in use */

@@ -154,8 +154,6 @@ class Recording:
     """Without the stacks of `start` and `stop`."""
     whole: Profile
     truth: dict[str, Any]
-    pinned: bool = False
-    """To one CPU."""
 
     def share_errors(self) -> dict[str, tuple[float, float]]:
         """(measured, true) of each function that the program measured, in points of the CPU total."""
@@ -229,4 +227,4 @@ def record(
         )
     else:
         whole = read_directory(directory)
-    return Recording(whole.where(lambda stack: not is_profilers(stack)), whole, truth, cpu is not None)
+    return Recording(whole.where(lambda stack: not is_profilers(stack)), whole, truth)

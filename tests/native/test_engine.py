@@ -31,7 +31,7 @@ PARKED = """
 import functools
 
 gates, here, is_over = [], threading.Semaphore(0), False
-raw_walk, deep, max_frames = json.loads(sys.argv[1])
+engine, deep, max_frames = json.loads(sys.argv[1])
 
 def park():
     if is_over:
@@ -179,10 +179,15 @@ for _ in range(len(functions) + 2):
     assert here.acquire(timeout=PATIENCE)
 time.sleep(0.05)  # until the last has fallen asleep; if not, it is in the same stack all the same
 
-start(raw_walk=raw_walk, max_frames=max_frames)
+start(raw_walk=engine != "public", gilfree=engine == "gilfree", max_frames=max_frames)
 while _native.stats()["ticks"] < 50:
     time.sleep(0.01)
-obstacle = _native.stats()["walk_obstacle"]
+assert _native.rotate(PATIENCE)  # a new window has none of the stacks: every thread is walked again
+_native.take()
+before = _native.stats()
+while _native.stats()["ticks"] < before["ticks"] + 50:
+    time.sleep(0.01)
+after = _native.stats()
 seen, counters = stop()
 
 def stack(frame):
@@ -201,15 +206,18 @@ for join in joins:
 answer(seen=[frames for frames, _ in seen if not any(name == "<module>" and file == "<string>"
                                                      for name, file, _ in frames[-1:])],
        samples=sorted({values["samples"] for frames, values in seen if frames[0][0] == "park"}),
-       ticks=counters["ticks"] + counters["missed"], true=true, obstacle=obstacle)
+       ticks=counters["ticks"] + counters["missed"], true=true, walk_obstacle=after["walk_obstacle"],
+       gilfree_obstacle=after["gilfree_obstacle"], fallbacks=after["fallbacks"] - before["fallbacks"])
 """
 
 
-@pytest.mark.parametrize("raw_walk", [True, False], ids=["raw", "public"])
+@pytest.mark.parametrize("way", ["gilfree", "raw", "public"])
 @pytest.mark.parametrize("max_frames", [1000, 7])
-def test_stacks_are_what_cpython_says(engine: Run, raw_walk: bool, max_frames: int) -> None:
-    found = engine(PARKED, json.dumps([raw_walk, 1500, max_frames]))
-    assert found["obstacle"] == (None if raw_walk else "turned off")
+def test_stacks_are_what_cpython_says(engine: Run, way: str, max_frames: int) -> None:
+    found = engine(PARKED, json.dumps([way, 1500, max_frames]))
+    assert found["walk_obstacle"] == (None if way != "public" else "turned off")
+    assert found["gilfree_obstacle"] == (None if way == "gilfree" else "turned off")
+    assert found["fallbacks"] == 0
     true = found["true"]
     assert len(true) == 18
     assert max(map(len, true)) > 1500

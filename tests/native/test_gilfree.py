@@ -1,0 +1,204 @@
+"""The `gilfree` engine: what it reads of running threads is true, and what it cannot read it leaves.
+
+Seen to fail:
+- without the check that frames lie one after the other: CALL_GRAPH has 10 to 50 times as many wrong stacks;
+- the code cache asked for dead entries too: 99 names of the churn's belong to a predecessor at their address;
+- no second engine behind it: new code has no samples at all.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pyprof import _native
+
+pytestmark = pytest.mark.skipif(not _native.SUPPORTED, reason="sampling is for Linux")
+
+Run = Callable[..., Any]
+
+# Functions that do next to nothing but call each other, in frames of one size: a copy that mixes two moments
+# shows a call that no function makes.
+CALL_GRAPH = """
+WIDTH = 3
+source = []
+for i in range(WIDTH):
+    for j in range(WIDTH):
+        for k in range(WIDTH):
+            source.append(f"def leaf_{i}_{j}_{k}(n): return n + {k}")
+        calls = " + ".join(f"leaf_{i}_{j}_{k}(n)" for k in range(WIDTH))
+        source.append(f"def middle_{i}_{j}(n): return {calls}")
+    calls = " + ".join(f"middle_{i}_{j}(n)" for j in range(WIDTH))
+    source.append(f"def top_{i}(n): return {calls}")
+source.append("def work(end):\\n    while clock() < end:")
+source += [f"        top_{i}(1)" for i in range(WIDTH)]
+exec("\\n".join(source))
+clock = time.monotonic
+
+start(period_ns=100_000)
+work(clock() + 3)
+stats = _native.stats()
+seen, _ = stop()
+answer(stats=stats, stacks=[([name for name, _, _ in frames], values["samples"]) for frames, values in seen])
+"""
+
+
+def is_legal(names: list[str]) -> bool:
+    """Whether each function of CALL_GRAPH, outermost first, calls the next."""
+    above: list[str] = []
+    for kind, name in zip(("top", "middle", "leaf"), names, strict=False):
+        word, *numbers = name.split("_")
+        if word != kind or numbers[:-1] != above:
+            return False
+        above = numbers
+    return len(names) <= 3
+
+
+def test_stacks_of_a_program_that_calls_all_the_time(engine: Run) -> None:
+    found = engine(CALL_GRAPH)
+    stacks = [(names[::-1], samples) for names, samples in found["stacks"]]
+    inside = [(names[names.index("work") + 1 :], samples) for names, samples in stacks if "work" in names]
+    total = sum(samples for _, samples in inside)
+    wrong = sum(samples for names, samples in inside if not is_legal(names))
+    assert total > 5000
+    assert wrong <= 0.002 * total
+    # All levels are there, and the leaves, which have most of the calls, above all.
+    at_level = [sum(samples for names, samples in inside if len(names) == depth) for depth in range(4)]
+    assert min(at_level[1:]) > 0.03 * total
+    # It is this engine that was measured.
+    assert found["stats"]["fallbacks"] < 0.05 * found["stats"]["ticks"]
+
+
+def test_code_that_was_never_seen_before(engine: Run) -> None:
+    found = engine("""
+start(period_ns=200_000)
+for n in range(100):
+    exec(compile(f"def made_{n}(end):\\n while clock() < end: pass", f"/made/{n}.py", "exec"),
+         globals() | {"clock": time.thread_time}, made := {})
+    made.pop(f"made_{n}")(time.thread_time() + 0.005)
+stats = _native.stats()
+seen, _ = stop()
+answer(stats=stats, made=sorted({frame[:2] for frames, _ in seen for frame in frames
+                                 if frame[1].startswith("/made/")}))
+""")
+    assert {(name, file) for name, file in found["made"] if name != "<module>"} == {
+        (f"made_{n}", f"/made/{n}.py") for n in range(100)
+    }
+    assert found["stats"]["fallbacks"] >= 100
+
+
+def test_generators_and_constructors_need_no_other_engine(engine: Run) -> None:
+    """Their frames lie in objects on the heap, and between frames that CPython does not show."""
+    found = engine("""
+def burn():
+    end = time.thread_time() + 0.002
+    while time.thread_time() < end:
+        pass
+
+def inner():
+    while True:
+        burn()
+        yield
+
+def outer():
+    yield from inner()
+
+async def awaited():
+    burn()
+
+async def awaiting():
+    await awaited()
+
+class Made:
+    def __init__(self):
+        burn()
+
+def once(generator=outer()):
+    next(generator)
+    try:
+        awaiting().send(None)
+    except StopIteration:
+        pass
+    Made()
+
+def work(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        once()
+
+start()
+work(1)
+assert _native.rotate(PATIENCE)
+_native.take()
+before = _native.stats()
+work(1)
+after = _native.stats()
+seen, _ = stop()
+answer(ticks=after["ticks"] - before["ticks"], fallbacks=after["fallbacks"] - before["fallbacks"],
+       stacks=sorted({"/".join(name for name, _, _ in frames[::-1]) for frames, _ in seen
+                      if frames[0][0] == "burn"}))
+""")
+    assert set(found["stacks"]) == {
+        f"<module>/work/once/{path}/burn" for path in ("outer/inner", "awaiting/awaited", "Made.__init__")
+    }
+    assert found["fallbacks"] < 0.05 * found["ticks"]
+
+
+FORBIDDEN = """
+import ctypes, json, os, platform, struct, sys, threading, time
+import pyprof
+
+def forbid_process_vm_readv():
+    "A seccomp filter as container runtimes have them: EPERM for this one call."
+    number = {"x86_64": 310, "aarch64": 270}[platform.machine()]
+    load, equal, give = 0x20, 0x15, 0x06
+    program = b"".join(struct.pack("HBBI", *line) for line in [
+        (load, 0, 0, 0), (equal, 0, 1, number), (give, 0, 0, 0x00050001), (give, 0, 0, 0x7fff0000)])
+    buffer = ctypes.create_string_buffer(program)
+    filter = struct.pack("HxxxxxxP", 4, ctypes.addressof(buffer))
+    libc = ctypes.CDLL(None, use_errno=True)
+    no_new_privileges, set_seccomp, filter_mode = 38, 22, 2
+    assert libc.prctl(no_new_privileges, 1, 0, 0, 0) == 0
+    # In every thread that there is, the timer's too.
+    flags = ctypes.c_ulong(1)
+    assert libc.syscall({"x86_64": 317, "aarch64": 277}[platform.machine()], ctypes.c_ulong(1), flags,
+                        filter) == 0, os.strerror(ctypes.get_errno())
+
+def work(seconds):
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+when, engine = sys.argv[1:3]
+if when == "before":
+    forbid_process_vm_readv()
+pyprof.start(output=sys.argv[3], sample_rate=500, engine=engine)
+if when == "meanwhile":
+    work(0.2)
+    forbid_process_vm_readv()
+work(0.5)
+stats = pyprof.stats()
+pyprof.stop()
+print(json.dumps([stats.engine, stats.engine_notes, stats.ticks, stats.missed, stats.torn]))
+"""
+
+
+@pytest.mark.parametrize("chosen", ["auto", "gilfree"])
+def test_a_sandbox_that_forbids_reading_memory(chosen: str, run_python: Run, tmp_path: Any) -> None:
+    result = run_python(FORBIDDEN, "before", chosen, str(tmp_path / "out"), check=True)
+    name, notes, ticks, missed, _ = json.loads(result.stdout)
+    assert name == "current_frames"
+    assert any("process_vm_readv" in note for note in notes)
+    assert ticks - missed > 100
+    # Who asked for the engine is told that it is not there.
+    assert result.stderr.count("process_vm_readv") == (chosen == "gilfree")
+    assert len(result.stderr.splitlines()) == (chosen == "gilfree")
+
+
+def test_reading_memory_is_forbidden_later(run_python: Run, tmp_path: Any) -> None:
+    result = run_python(FORBIDDEN, "meanwhile", "auto", str(tmp_path / "out"), check=True)
+    name, notes, ticks, missed, torn = json.loads(result.stdout)
+    assert (name, notes, result.stderr) == ("gilfree", [], "")
+    assert torn > 100  # and all of them were taken by the other engine
+    assert missed < 0.2 * ticks
