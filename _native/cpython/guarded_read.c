@@ -8,8 +8,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-bool pyprof_read_memory(const pyprof_read *reads, size_t count) {
-    struct iovec here[PYPROF_MOST_READS], there[PYPROF_MOST_READS];
+static bool read_in_one_call(const pyprof_read *reads, size_t count) {
+    struct iovec here[PYPROF_READS_A_CALL], there[PYPROF_READS_A_CALL];
     size_t total = 0;
     for (size_t i = 0; i < count; i++) {
         here[i] = (struct iovec){reads[i].to, reads[i].size};
@@ -18,6 +18,16 @@ bool pyprof_read_memory(const pyprof_read *reads, size_t count) {
     }
     /* A fault ends the copy early, without an error if something was copied before it. */
     return process_vm_readv(getpid(), here, count, there, count, 0) == (ssize_t)total;
+}
+
+bool pyprof_read_memory(const pyprof_read *reads, size_t count) {
+    for (size_t done = 0; done < count; done += PYPROF_READS_A_CALL) {
+        size_t rest = count - done;
+        if (!read_in_one_call(reads + done, rest < PYPROF_READS_A_CALL ? rest : PYPROF_READS_A_CALL)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 bool pyprof_can_read_memory(void) {

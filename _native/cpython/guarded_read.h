@@ -16,9 +16,9 @@ typedef struct {
     size_t size;
 } pyprof_read;
 
-enum { PYPROF_MOST_READS = 8 };
-
-/* All of them, in this order, in one system call; or false, and `to` is undefined. */
+/* All of them, in this order, in one system call for every PYPROF_READS_A_CALL; or false, and `to` is
+ * undefined. */
+enum { PYPROF_READS_A_CALL = 512 };
 bool pyprof_read_memory(const pyprof_read *reads, size_t count);
 
 /* Whether this process may read itself that way: some sandboxes forbid it. Before anything else, and again in

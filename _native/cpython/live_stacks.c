@@ -17,6 +17,7 @@
 #include "cpython/guarded_read.h"
 #include "cpython/live_stacks.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #if PYPROF_KNOWN_LAYOUT
@@ -53,7 +54,9 @@ static inline const char *pointer_at(const char *copy, uint64_t offset) {
 
 /* -- threads -- */
 
-static void parse_thread(const char *copy, pyprof_live_thread *thread) {
+_Static_assert((int)THREAD_BYTES <= (int)PYPROF_LIVE_THREAD_BYTES, "a thread state is larger than its copy");
+
+static void parse(const char *copy, pyprof_live_thread *thread) {
     unsigned long tid;
     memcpy(&tid, copy + THREAD_FIELD(native_thread_id), sizeof(tid));
     memcpy(&thread->unique_id, copy + offsetof(PyThreadState, id), sizeof(thread->unique_id));
@@ -71,15 +74,14 @@ static void parse_thread(const char *copy, pyprof_live_thread *thread) {
     thread->limit = pointer_at(copy, offsetof(PyThreadState, datastack_limit));
 }
 
-bool pyprof_live_thread_read(const void *tstate, pyprof_live_thread *thread) {
-    char copy[THREAD_BYTES];
-    const pyprof_read whole = {copy, tstate, sizeof(copy)};
+void pyprof_live_parse(pyprof_live_thread *thread) { parse(thread->copy, thread); }
+
+static bool read_thread(pyprof_live_thread *thread) {
+    const pyprof_read whole = {thread->copy, thread->address, THREAD_BYTES};
     if (!pyprof_read_memory(&whole, 1)) {
         return false;
     }
-    memset(thread, 0, sizeof(*thread));
-    thread->address = tstate;
-    parse_thread(copy, thread);
+    pyprof_live_parse(thread);
     return true;
 }
 
@@ -92,20 +94,15 @@ static bool is_at_same_place(const pyprof_live_thread *a, const pyprof_live_thre
            a->chunk == b->chunk && a->top == b->top;
 }
 
-/* -- one walk -- */
+/* -- copies of a stack -- */
 
 enum {
     /* A chunk is 16 KiB, larger only where one frame does not fit into that. */
     MOST_CHUNK_BYTES = 64 * 1024,
-    /* What the thread may push between the look at its top and the copy. */
+    /* What the thread may have pushed since its top was read. */
     GROWTH_BYTES = 1024,
+    MOST_STRAYS = 8,
 };
-
-/* In the timer thread only. */
-static union {
-    _PyStackChunk chunk;
-    char bytes[MOST_CHUNK_BYTES];
-} copied;
 
 /* A frame that does not lie on the data stack: a generator's, inside the generator object, or C code's, on the
  * C stack. */
@@ -115,77 +112,190 @@ typedef struct {
     const char *previous_again;
 } stray_frame;
 
+struct pyprof_live_stack {
+    pyprof_live_thread asked; /* where the copy was looked for */
+    char after[THREAD_BYTES]; /* the thread state once more, after the frames */
+    const char *frame_before, *frame_after;
+    char *chunk;
+    size_t chunk_capacity, chunk_bytes;
+    stray_frame strays[MOST_STRAYS]; /* copied */
+    size_t stray_count;
+    const char *expected[MOST_STRAYS]; /* to be copied the next time */
+    size_t expected_count;
+};
+
+pyprof_live_stack *pyprof_live_stack_new(void) { return calloc(1, sizeof(pyprof_live_stack)); }
+
+void pyprof_live_stack_free(pyprof_live_stack *stack) {
+    if (stack != NULL) {
+        free(stack->chunk);
+        free(stack);
+    }
+}
+
 static size_t reads_of_stray(pyprof_read *reads, stray_frame *stray, const char *frame) {
     stray->frame = frame;
     reads[0] = (pyprof_read){stray->object, frame - BEFORE_GENERATORS_FRAME, sizeof(stray->object)};
-    reads[1] =
-        (pyprof_read){&stray->previous_again, frame + FRAME_PREVIOUS, sizeof(stray->previous_again)};
+    reads[1] = (pyprof_read){&stray->previous_again, frame + FRAME_PREVIOUS, sizeof(stray->previous_again)};
     return 2;
 }
+
+static bool is_sane_chunk(const pyprof_live_thread *thread) {
+    const char *chunk = thread->chunk, *top = thread->top, *limit = thread->limit;
+    return chunk != NULL && (uintptr_t)chunk % sizeof(void *) == 0 && (uintptr_t)top % sizeof(void *) == 0 &&
+           top > chunk && top <= limit && limit - chunk <= MOST_CHUNK_BYTES;
+}
+
+_Static_assert(2 * (int)MOST_STRAYS + 5 <= (int)PYPROF_LIVE_READS, "more reads than were promised");
+
+/* The thread's state, its frames, and its state again, in one go. */
+bool pyprof_live_reads(pyprof_live_thread *thread, pyprof_live_stack *stack, pyprof_read *reads,
+                       size_t *count) {
+    size_t n = 0;
+    reads[n++] = (pyprof_read){thread->copy, thread->address, THREAD_BYTES};
+    if (stack != NULL) {
+        const char *holder = thread->frame_holder;
+        stack->asked = *thread;
+        stack->frame_before = stack->frame_after = NULL;
+        stack->stray_count = 0;
+        stack->chunk_bytes = 0;
+        if (holder != NULL) {
+            reads[n++] = (pyprof_read){&stack->frame_before, holder + FRAME_IN_HOLDER, sizeof(void *)};
+        }
+        for (size_t i = 0; i < stack->expected_count; i++) {
+            n += reads_of_stray(reads + n, &stack->strays[stack->stray_count++], stack->expected[i]);
+        }
+        if (is_sane_chunk(thread)) {
+            size_t room = (size_t)(thread->limit - thread->top);
+            size_t bytes = (size_t)(thread->top - thread->chunk) + (room < GROWTH_BYTES ? room : GROWTH_BYTES);
+            if (bytes > stack->chunk_capacity) {
+                free(stack->chunk);
+                stack->chunk = malloc(2 * bytes);
+                stack->chunk_capacity = stack->chunk == NULL ? 0 : 2 * bytes;
+                if (stack->chunk == NULL) {
+                    return false;
+                }
+            }
+            stack->chunk_bytes = bytes;
+            reads[n++] = (pyprof_read){stack->chunk, thread->chunk, bytes};
+        }
+        if (holder != NULL) {
+            reads[n++] = (pyprof_read){&stack->frame_after, holder + FRAME_IN_HOLDER, sizeof(void *)};
+        }
+        reads[n++] = (pyprof_read){stack->after, thread->address, THREAD_BYTES};
+    }
+    *count = n;
+    return true;
+}
+
+static void expect_stray(pyprof_live_stack *stack, const char *frame) {
+    if (stack->expected_count < MOST_STRAYS) {
+        stack->expected[stack->expected_count++] = frame;
+    }
+}
+
+static const stray_frame *find_stray(const pyprof_live_stack *stack, const char *frame) {
+    for (size_t i = 0; i < stack->stray_count; i++) {
+        if (stack->strays[i].frame == frame) {
+            return &stack->strays[i];
+        }
+    }
+    return NULL;
+}
+
+/* Whether the copy is of the stack that the thread has. `*after`: the thread after it was copied. */
+static bool is_copy_of(pyprof_live_thread *thread, const pyprof_live_stack *stack, pyprof_live_thread *after) {
+    *after = *thread;
+    parse(stack->after, after);
+#if PYPROF_FRAME_ON_C_STACK
+    thread->frame = stack->frame_before;
+    after->frame = stack->frame_after;
+#endif
+    return is_same_thread(thread, &stack->asked) && thread->chunk == stack->asked.chunk &&
+           thread->frame_holder == stack->asked.frame_holder &&
+           (thread->chunk == NULL || (stack->chunk_bytes > 0 && thread->top > thread->chunk &&
+                                      thread->top <= thread->chunk + stack->chunk_bytes));
+}
+
+/* -- calls -- */
+
+/* Calls that were seen; where there is no room the older ones go, and are learned again. */
+enum { CALL_SETS = 8192, CALLS_A_SET = 4 };
+
+typedef struct {
+    uint64_t calls[CALL_SETS][CALLS_A_SET];
+} call_table;
+
+static call_table known_calls;
+
+static uint64_t mix(uint64_t z) { /* splitmix64's */
+    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+    return z ^ z >> 31;
+}
+
+static uint64_t call_between(const pyprof_code_frame *caller, const pyprof_code_frame *callee) {
+    uint64_t call = mix((uintptr_t)caller->code + (uint64_t)(uint32_t)caller->lasti);
+    return mix(call + (uintptr_t)callee->code) | 1; /* 0 is no call */
+}
+
+static bool is_known_call(uint64_t call) {
+    const uint64_t *set = known_calls.calls[call / 2 % CALL_SETS];
+    for (size_t i = 0; i < CALLS_A_SET; i++) {
+        if (set[i] == call) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void pyprof_live_learn_calls(const pyprof_code_frame *frames, size_t depth) {
+    for (size_t i = 1; i < depth; i++) {
+        uint64_t call = call_between(&frames[i], &frames[i - 1]);
+        if (!is_known_call(call)) {
+            uint64_t *set = known_calls.calls[call / 2 % CALL_SETS];
+            memmove(set + 1, set, (CALLS_A_SET - 1) * sizeof(*set));
+            set[0] = call;
+        }
+    }
+}
+
+/* The calls of the last copies of one walk, by the frames' addresses too. */
+enum { RECENT_CALLS = 4096 };
+static uint64_t recent_calls[RECENT_CALLS];
+static uint64_t walk_number;
+
+/* Whether the copy before this one had the same call, between the same frames; from now on, it has. */
+static bool was_there_before(uint64_t call, const char *callers_frame) {
+    uint64_t here = mix(call ^ mix((uintptr_t)callers_frame + walk_number));
+    uint64_t *place = &recent_calls[here % RECENT_CALLS];
+    bool was_there = *place == here;
+    *place = here;
+    return was_there;
+}
+
+/* -- one walk -- */
 
 typedef struct {
     pyprof_find_code find;
     pyprof_code_frame *frames;
     size_t max, depth, begun;
     bool truncated;
+    pyprof_live_stack *stack;
     /* The chunk at hand, and where the next frame on it must end: exactly there, or, for the first, not
      * beyond. */
-    _PyStackChunk *chunk;
-    const char *chunk_address, *chunk_end, *frame_end;
+    const char *chunk, *chunk_address, *chunk_end, *frame_end;
     bool end_is_exact;
-    const stray_frame *innermost; /* where that does not lie on the data stack, and is copied already */
-    bool left_chunk;              /* frames were read that do not lie there, later than the chunk */
+    bool read_more;    /* frames that were not copied with the others, but later */
+    bool unknown_call;
 } walk_state;
 
-static bool is_sane_chunk(const char *chunk, const char *top, const char *limit) {
-    return chunk != NULL && (uintptr_t)chunk % sizeof(void *) == 0 && (uintptr_t)top % sizeof(void *) == 0 &&
-           top > chunk && top <= limit && limit - chunk <= MOST_CHUNK_BYTES;
-}
-
-/* The thread's state, its innermost frame if that is `stray->frame`, its chunk, and its state again, in one
- * go. */
-static bool copy_thread(pyprof_live_thread *thread, stray_frame *stray, pyprof_live_thread *after) {
-    char before_copy[THREAD_BYTES], after_copy[THREAD_BYTES];
-    const char *frame_before = NULL, *frame_after = NULL;
-    pyprof_read reads[PYPROF_MOST_READS];
-    size_t count = 0;
-    const pyprof_live_thread asked = *thread;
-    *after = asked;
-    reads[count++] = (pyprof_read){before_copy, asked.address, THREAD_BYTES};
-    if (asked.frame_holder != NULL) {
-        reads[count++] = (pyprof_read){&frame_before, asked.frame_holder + FRAME_IN_HOLDER, sizeof(void *)};
-    }
-    if (stray->frame != NULL) {
-        count += reads_of_stray(reads + count, stray, stray->frame);
-    }
-    if (asked.chunk != NULL) {
-        if (!is_sane_chunk(asked.chunk, asked.top, asked.limit)) {
-            return false;
-        }
-        const char *end = asked.limit - asked.top < GROWTH_BYTES ? asked.limit : asked.top + GROWTH_BYTES;
-        reads[count++] = (pyprof_read){copied.bytes, asked.chunk, (size_t)(end - asked.chunk)};
-    }
-    if (asked.frame_holder != NULL) {
-        reads[count++] = (pyprof_read){&frame_after, asked.frame_holder + FRAME_IN_HOLDER, sizeof(void *)};
-    }
-    reads[count++] = (pyprof_read){after_copy, asked.address, THREAD_BYTES};
-    if (!pyprof_read_memory(reads, count)) {
-        stray->frame = NULL; /* it may be gone */
-        return false;
-    }
-    parse_thread(before_copy, thread);
-    parse_thread(after_copy, after);
-#if PYPROF_FRAME_ON_C_STACK
-    thread->frame = frame_before;
-    after->frame = frame_after;
-#endif
-    return is_same_thread(thread, &asked) && thread->chunk == asked.chunk &&
-           thread->frame_holder == asked.frame_holder && thread->top <= asked.top + GROWTH_BYTES;
-}
+/* In the timer thread only. */
+static char older_chunk[MOST_CHUNK_BYTES];
 
 /* The thread went on to this chunk when the frames of the one before it left no room. */
 static bool go_to_previous_chunk(walk_state *walk) {
-    const char *address = (const char *)walk->chunk->previous;
+    const char *address = pointer_at(walk->chunk, offsetof(_PyStackChunk, previous));
     if (address == NULL || (walk->end_is_exact && walk->frame_end != walk->chunk_address +
                                                                          offsetof(_PyStackChunk, data))) {
         return false;
@@ -197,10 +307,11 @@ static bool go_to_previous_chunk(walk_state *walk) {
         return false;
     }
     size_t size = offsetof(_PyStackChunk, data) + header.top * sizeof(void *);
-    const pyprof_read rest = {copied.bytes, address, size};
+    const pyprof_read rest = {older_chunk, address, size};
     if (size > header.size || !pyprof_read_memory(&rest, 1)) {
         return false;
     }
+    walk->chunk = older_chunk;
     walk->chunk_address = address;
     walk->chunk_end = walk->frame_end = address + size;
     walk->end_is_exact = true;
@@ -220,14 +331,14 @@ static bool is_executing_generator(const char *object) {
 }
 
 static const char *copy_of_stray(walk_state *walk, const char *frame, stray_frame *space) {
-    const stray_frame *stray = walk->innermost;
-    if (stray == NULL || stray->frame != frame) {
+    const stray_frame *stray = find_stray(walk->stack, frame);
+    if (stray == NULL) {
         pyprof_read reads[2];
         size_t count = reads_of_stray(reads, space, frame);
         if ((uintptr_t)frame % sizeof(void *) != 0 || !pyprof_read_memory(reads, count)) {
             return NULL;
         }
-        walk->left_chunk = true;
+        walk->read_more = true;
         stray = space;
     }
     const char *copy = stray->object + BEFORE_GENERATORS_FRAME;
@@ -235,10 +346,12 @@ static const char *copy_of_stray(walk_state *walk, const char *frame, stray_fram
         return NULL;
     }
     char owner = copy[FRAME_OWNER];
-    return owner >= PYPROF_FIRST_NON_PYTHON_OWNER ||
-                   (owner == FRAME_OWNED_BY_GENERATOR && is_executing_generator(stray->object))
-               ? copy
-               : NULL;
+    if (owner < PYPROF_FIRST_NON_PYTHON_OWNER &&
+        (owner != FRAME_OWNED_BY_GENERATOR || !is_executing_generator(stray->object))) {
+        return NULL;
+    }
+    expect_stray(walk->stack, frame);
+    return copy;
 }
 
 static const char *bytecode_of(const char *frame, const char *code, pyprof_code_shape *shape) {
@@ -286,7 +399,7 @@ static pyprof_live_result add_frame(walk_state *walk, const char *address, const
 #endif
     pyprof_code_shape *shape = walk->find((const void *)executable);
     if (shape == NULL) {
-        return PYPROF_LIVE_UNKNOWN_CODE;
+        return PYPROF_LIVE_UNKNOWN;
     }
     const char *bytecode = bytecode_of(copy, (const char *)executable, shape);
     ptrdiff_t lasti = pointer_at(copy, FRAME_IP) - bytecode;
@@ -308,15 +421,21 @@ static pyprof_live_result add_frame(walk_state *walk, const char *address, const
         return PYPROF_LIVE_EXACT;
     }
     walk->begun += begun;
-    walk->frames[walk->depth++] =
-        (pyprof_code_frame){(PyCodeObject *)executable, (int32_t)lasti, begun};
+    pyprof_code_frame *frame = &walk->frames[walk->depth++];
+    *frame = (pyprof_code_frame){(PyCodeObject *)executable, (int32_t)lasti, begun};
+    if (walk->depth > 1) {
+        uint64_t call = call_between(frame, frame - 1);
+        if (!is_known_call(call) && !was_there_before(call, address)) {
+            walk->unknown_call = true;
+        }
+    }
     return PYPROF_LIVE_EXACT;
 }
 
 /* The outermost frame on the data stack lies at its bottom; that of the first chunk leaves one word free. */
 static bool ends_at_bottom(const walk_state *walk) {
     return !walk->end_is_exact ||
-           (walk->chunk->previous == NULL &&
+           (pointer_at(walk->chunk, offsetof(_PyStackChunk, previous)) == NULL &&
             walk->frame_end == walk->chunk_address + offsetof(_PyStackChunk, data) + sizeof(void *));
 }
 
@@ -329,7 +448,7 @@ static pyprof_live_result walk_frames(walk_state *walk, const char *frame) {
             return PYPROF_LIVE_TORN;
         }
         if (is_in_chunk(walk, frame)) {
-            copy = copied.bytes + (frame - walk->chunk_address);
+            copy = walk->chunk + (frame - walk->chunk_address);
             if (copy[FRAME_OWNER] != FRAME_OWNED_BY_THREAD) {
                 return PYPROF_LIVE_TORN;
             }
@@ -350,66 +469,81 @@ static pyprof_live_result walk_frames(walk_state *walk, const char *frame) {
     return walk->truncated || ends_at_bottom(walk) ? PYPROF_LIVE_EXACT : PYPROF_LIVE_TORN;
 }
 
-/* `innermost->frame`: where the thread's innermost frame is expected, if not on the data stack; becomes where
- * it was found. */
-static pyprof_live_result walk_once(pyprof_live_thread *thread, stray_frame *innermost, walk_state *walk) {
+static pyprof_live_result walk_copy(pyprof_live_thread *thread, walk_state *walk) {
+    pyprof_live_stack *stack = walk->stack;
     pyprof_live_thread after;
-    if (!copy_thread(thread, innermost, &after)) {
+    if (!is_copy_of(thread, stack, &after)) {
         return PYPROF_LIVE_TORN;
     }
     if (thread->chunk != NULL) {
-        walk->chunk = &copied.chunk;
+        walk->chunk = stack->chunk;
         walk->chunk_address = thread->chunk;
         walk->chunk_end = walk->frame_end = thread->top;
     }
-    const bool is_stray = thread->frame != NULL && !is_in_chunk(walk, thread->frame);
-    if (is_stray && thread->frame != innermost->frame) {
+    stack->expected_count = 0;
+    if (thread->frame != NULL && !is_in_chunk(walk, thread->frame) && find_stray(stack, thread->frame) == NULL) {
         /* A generator may yield at once: read later, it would be found asleep more often than its caller is
          * found gone, and lose samples to it. */
-        innermost->frame = thread->frame;
+        expect_stray(stack, thread->frame);
         return PYPROF_LIVE_TORN;
     }
-    walk->innermost = is_stray ? innermost : NULL;
     pyprof_live_result result = walk_frames(walk, thread->frame);
     if (result != PYPROF_LIVE_EXACT) {
         return result;
     }
-    if (walk->left_chunk) {
-        pyprof_live_thread last;
-        if (!pyprof_live_thread_read(thread->address, &last)) {
+    if (walk->unknown_call) {
+        return PYPROF_LIVE_UNKNOWN;
+    }
+    if (walk->read_more) {
+        pyprof_live_thread last = *thread;
+        if (!read_thread(&last)) {
             return PYPROF_LIVE_TORN;
         }
-        last.frame = last.frame_holder != NULL ? after.frame : last.frame;
-        after = is_at_same_place(&last, &after) ? after : last;
+        after = is_at_same_place(&last, thread) ? after : last;
     }
     return is_at_same_place(thread, &after) ? PYPROF_LIVE_EXACT : PYPROF_LIVE_UNVERIFIED;
 }
 
-enum { MOST_ATTEMPTS = 10, ATTEMPTS_FOR_EXACT = 3 };
-
-pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_find_code find,
-                                    pyprof_code_frame *frames, size_t max, size_t *depth, bool *truncated) {
-    pyprof_live_result result = PYPROF_LIVE_TORN;
-    stray_frame innermost = {.frame = NULL};
-    if (thread->frame < thread->chunk || thread->frame >= thread->limit) {
-        innermost.frame = thread->frame;
+static bool copy_again(pyprof_live_thread *thread, pyprof_live_stack *stack) {
+    pyprof_live_thread now = *thread;
+    if (!read_thread(&now) || !is_same_thread(&now, thread)) {
+        return false;
     }
-    for (int attempt = 0; attempt < MOST_ATTEMPTS; attempt++) {
-        if (attempt > 0) {
-            pyprof_live_thread again;
-            if (!pyprof_live_thread_read(thread->address, &again) || !is_same_thread(thread, &again)) {
-                return PYPROF_LIVE_TORN;
-            }
-            *thread = again;
+    pyprof_read reads[PYPROF_LIVE_READS];
+    size_t count;
+    *thread = now;
+    if (!pyprof_live_reads(thread, stack, reads, &count)) {
+        return false;
+    }
+    if (!pyprof_read_memory(reads, count)) {
+        stack->expected_count = 0; /* what was expected may be gone */
+        stack->chunk_bytes = 0;
+        return true;
+    }
+    pyprof_live_parse(thread);
+    return true;
+}
+
+enum { MOST_ATTEMPTS = 10, MOST_UNKNOWN = 3 };
+
+pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stack *stack, bool is_copied,
+                                    pyprof_find_code find, pyprof_code_frame *frames, size_t max,
+                                    size_t *depth, bool *truncated) {
+    pyprof_live_result result = PYPROF_LIVE_TORN;
+    int unknown = 0;
+    walk_number++;
+    for (int attempt = 0; attempt < MOST_ATTEMPTS && unknown < MOST_UNKNOWN; attempt++) {
+        if ((attempt > 0 || !is_copied) && !copy_again(thread, stack)) {
+            return PYPROF_LIVE_TORN;
         }
-        walk_state walk = {.find = find, .frames = frames, .max = max};
-        result = walk_once(thread, &innermost, &walk);
+        walk_state walk = {.find = find, .frames = frames, .max = max, .stack = stack};
+        result = walk_copy(thread, &walk);
         *depth = walk.depth;
         *truncated = walk.truncated;
-        if (result == PYPROF_LIVE_EXACT ||
-            (result == PYPROF_LIVE_UNVERIFIED && attempt + 1 >= ATTEMPTS_FOR_EXACT)) {
+        if (result == PYPROF_LIVE_EXACT || result == PYPROF_LIVE_UNVERIFIED) {
             return result;
         }
+        unknown += result == PYPROF_LIVE_UNKNOWN;
     }
     return result;
 }
@@ -444,19 +578,21 @@ const char *pyprof_live_stacks_obstacle(void) {
         return wrong_layout;
     }
     PyThreadState *own = PyThreadState_Get();
-    pyprof_live_thread thread;
-    if (!pyprof_live_thread_read(own, &thread) || thread.interp != PyThreadState_GetInterpreter(own) ||
+    pyprof_live_thread thread = {.address = (const char *)own};
+    if (!read_thread(&thread) || thread.interp != PyThreadState_GetInterpreter(own) ||
         thread.unique_id != PyThreadState_GetID(own) || thread.tid != pyprof_native_thread_id(own) ||
         thread.next != (const char *)PyThreadState_Next(own)) {
         return wrong_layout;
     }
     static pyprof_code_frame raw[PROOF_DEPTH + PYPROF_SPARE_FRAMES], live[PROOF_DEPTH + PYPROF_SPARE_FRAMES];
-    bool raw_truncated, live_truncated;
-    size_t live_depth;
+    bool raw_truncated, live_truncated = false;
+    size_t live_depth = 0;
     size_t raw_depth = pyprof_walk_raw(own, raw, PROOF_DEPTH, &raw_truncated);
-    if (pyprof_walk_live(&thread, shape_of_live_code, live, PROOF_DEPTH, &live_depth, &live_truncated) !=
-            PYPROF_LIVE_EXACT ||
-        live_depth != raw_depth || live_truncated != raw_truncated) {
+    pyprof_live_stack *stack = pyprof_live_stack_new();
+    bool is_exact = stack != NULL && pyprof_walk_live(&thread, stack, false, shape_of_live_code, live, PROOF_DEPTH,
+                                                      &live_depth, &live_truncated) == PYPROF_LIVE_EXACT;
+    pyprof_live_stack_free(stack);
+    if (!is_exact || live_depth != raw_depth || live_truncated != raw_truncated) {
         return wrong_layout;
     }
     for (size_t i = 0; i < raw_depth; i++) {
@@ -469,17 +605,27 @@ const char *pyprof_live_stacks_obstacle(void) {
 
 #else
 
-bool pyprof_live_thread_read(const void *tstate, pyprof_live_thread *thread) {
-    (void)tstate;
-    (void)thread;
+pyprof_live_stack *pyprof_live_stack_new(void) { return NULL; }
+
+void pyprof_live_stack_free(pyprof_live_stack *stack) { (void)stack; }
+
+bool pyprof_live_reads(pyprof_live_thread *thread, pyprof_live_stack *stack, pyprof_read *reads,
+                       size_t *count) {
+    (void)thread, (void)stack, (void)reads, (void)count;
     return false;
 }
 
-pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_find_code find,
-                                    pyprof_code_frame *frames, size_t max, size_t *depth, bool *truncated) {
-    (void)thread, (void)find, (void)frames, (void)max, (void)depth, (void)truncated;
+void pyprof_live_parse(pyprof_live_thread *thread) { (void)thread; }
+
+pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stack *stack, bool is_copied,
+                                    pyprof_find_code find, pyprof_code_frame *frames, size_t max,
+                                    size_t *depth, bool *truncated) {
+    (void)thread, (void)stack, (void)is_copied, (void)find, (void)frames, (void)max, (void)depth;
+    *truncated = false;
     return PYPROF_LIVE_TORN;
 }
+
+void pyprof_live_learn_calls(const pyprof_code_frame *frames, size_t depth) { (void)frames, (void)depth; }
 
 const char *pyprof_live_stacks_obstacle(void) {
     return "this version of CPython is not known to this version of pyprof";

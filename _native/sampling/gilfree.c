@@ -2,19 +2,147 @@
 #ifndef PYPROF_PORTABLE
 #include "sampling/gilfree.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 #include "cpython/live_stacks.h"
 #include "sampling/clocks.h"
 #include "sampling/own_threads.h"
 #include "symbols/code_cache.h"
 
+/* A thread state, and where its stack was found the last time; NULL: its stack was never needed. */
+typedef struct {
+    pyprof_live_thread thread;
+    pyprof_live_stack *stack;
+    bool is_copied; /* its stack, with all the others */
+    bool is_own;    /* a thread of pyprof */
+} node;
+
+/* Of the timer thread alone: the interpreter's list of thread states, as it was the last time. */
+static struct {
+    node *nodes;
+    size_t count, capacity;
+    pyprof_read *reads;
+    size_t read_capacity;
+} list;
+
+enum { MOST_THREADS = 100000 }; /* against a list that was changed into a ring while it was read */
+
+static bool reserve(void **elements, size_t *capacity, size_t needed, size_t size) {
+    if (needed <= *capacity) {
+        return true;
+    }
+    void *grown = realloc(*elements, 2 * needed * size);
+    if (grown == NULL) {
+        return false;
+    }
+    *elements = grown;
+    *capacity = 2 * needed;
+    return true;
+}
+
+static void free_nodes(size_t from) {
+    for (size_t i = from; i < list.count; i++) {
+        pyprof_live_stack_free(list.nodes[i].stack);
+    }
+    list.count = from < list.count ? from : list.count;
+}
+
+void pyprof_gilfree_close(void) {
+    free_nodes(0);
+    free(list.nodes);
+    free(list.reads);
+    memset(&list, 0, sizeof(list));
+}
+
+void pyprof_gilfree_reset_child(void) { memset(&list, 0, sizeof(list)); /* it may be half written */ }
+
+static bool is_linked(const pyprof_live_thread *thread, const pyprof_snapshot_request *request,
+                      const char *previous) {
+    return thread->interp == request->interp && thread->previous == previous;
+}
+
+/* The list, node by node. */
+static bool list_threads(const pyprof_snapshot_request *request) {
+    const char *previous = NULL, *address = pyprof_newest_thread(request->interp);
+    free_nodes(0);
+    while (address != NULL) {
+        pyprof_read reads[PYPROF_LIVE_READS];
+        size_t count;
+        if (list.count == MOST_THREADS ||
+            !reserve((void **)&list.nodes, &list.capacity, list.count + 1, sizeof(node))) {
+            return false;
+        }
+        node *added = &list.nodes[list.count];
+        *added = (node){.thread = {.address = address}};
+        if (!pyprof_live_reads(&added->thread, NULL, reads, &count) || !pyprof_read_memory(reads, count)) {
+            return false;
+        }
+        pyprof_live_parse(&added->thread);
+        if (!is_linked(&added->thread, request, previous)) {
+            return false; /* a thread has ended here, or begun */
+        }
+        added->is_own = pyprof_is_own_thread(added->thread.tid);
+        list.count++;
+        previous = address;
+        address = added->thread.next;
+    }
+    return true;
+}
+
+static pyprof_thread_key key_of(const pyprof_live_thread *thread) {
+    return (pyprof_thread_key){thread->address, thread->unique_id, thread->tid};
+}
+
+/* All threads of the list at once, with the stacks that are needed, as if nothing had changed since the last
+ * time. False: something has. */
+static bool read_threads(const pyprof_snapshot_request *request) {
+    size_t count = 0, known = 0;
+    if (list.count == 0 || list.nodes[0].thread.address != pyprof_newest_thread(request->interp) ||
+        !reserve((void **)&list.reads, &list.read_capacity, list.count * PYPROF_LIVE_READS,
+                 sizeof(*list.reads))) {
+        return false;
+    }
+    for (size_t i = 0; i < list.count; i++) {
+        node *one = &list.nodes[i];
+        size_t added;
+        const pyprof_thread_key key = key_of(&one->thread);
+        one->is_copied = !one->is_own && one->stack != NULL &&
+                         pyprof_snapshot_needs_walk(request, pyprof_threads_find(request->known, &key, known));
+        known += !one->is_own;
+        if (!pyprof_live_reads(&one->thread, one->is_copied ? one->stack : NULL, list.reads + count, &added)) {
+            return false;
+        }
+        count += added;
+    }
+    if (!pyprof_read_memory(list.reads, count)) {
+        return false;
+    }
+    for (size_t i = 0; i < list.count; i++) {
+        pyprof_live_thread *thread = &list.nodes[i].thread;
+        const pyprof_thread_key before = key_of(thread);
+        const char *next = i + 1 < list.count ? list.nodes[i + 1].thread.address : NULL;
+        pyprof_live_parse(thread);
+        if (!is_linked(thread, request, i == 0 ? NULL : list.nodes[i - 1].thread.address) ||
+            thread->next != next || thread->unique_id != before.unique_id || thread->tid != before.tid) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static pyprof_symbol *symbol_of(PyCodeObject *code) { return pyprof_code_cache_find(code); }
 
-static bool walk(const pyprof_snapshot_request *request, pyprof_live_thread *thread, pyprof_thread_view *view,
+static bool walk(const pyprof_snapshot_request *request, node *one, pyprof_thread_view *view,
                  pyprof_gilfree_losses *losses) {
     static pyprof_code_frame frames[PYPROF_MAX_DEPTH + PYPROF_SPARE_FRAMES]; /* too large for the stack */
     size_t max = request->max_frames < PYPROF_MAX_DEPTH ? request->max_frames : PYPROF_MAX_DEPTH;
     size_t depth;
-    switch (pyprof_walk_live(thread, pyprof_code_cache_find_shape, frames, max, &depth, &view->truncated)) {
+    if (one->stack == NULL && (one->stack = pyprof_live_stack_new()) == NULL) {
+        return false;
+    }
+    switch (pyprof_walk_live(&one->thread, one->stack, one->is_copied, pyprof_code_cache_find_shape, frames, max,
+                             &depth, &view->truncated)) {
     case PYPROF_LIVE_UNVERIFIED:
         losses->unverified++;
         break;
@@ -23,7 +151,7 @@ static bool walk(const pyprof_snapshot_request *request, pyprof_live_thread *thr
     case PYPROF_LIVE_TORN:
         losses->torn++;
         return false;
-    case PYPROF_LIVE_UNKNOWN_CODE:
+    case PYPROF_LIVE_UNKNOWN:
         return false;
     }
     return pyprof_snapshot_add_frames(request, view, frames, depth, symbol_of);
@@ -36,26 +164,20 @@ static bool is_on_cpu(const pyprof_snapshot_request *request, const pyprof_threa
            pyprof_thread_attached(key->tstate);
 }
 
-enum { MOST_THREADS = 100000 }; /* against a list that was changed into a ring while it was read */
-
 bool pyprof_gilfree_take(const pyprof_snapshot_request *request, pyprof_gilfree_losses *losses) {
     if (pyprof_code_cache_needs_snapshot()) {
         return false;
     }
+    if (!read_threads(request) && !list_threads(request)) {
+        losses->torn++;
+        return false;
+    }
     pyprof_snapshot_begin(request);
-    const char *previous = NULL, *address = pyprof_newest_thread(request->interp);
-    for (size_t n = 0; address != NULL; n++) {
-        pyprof_live_thread thread;
-        if (n == MOST_THREADS || !pyprof_live_thread_read(address, &thread) ||
-            thread.interp != request->interp || thread.previous != previous) {
-            losses->torn++;
-            return false; /* a thread has ended here, or begun */
-        }
-        previous = address;
-        address = thread.next;
-        const pyprof_thread_key key = {thread.address, thread.unique_id, thread.tid};
-        if (key.tid == 0 || pyprof_is_own_thread(key.tid)) {
-            continue;
+    for (size_t i = 0; i < list.count; i++) {
+        node *one = &list.nodes[i];
+        const pyprof_thread_key key = key_of(&one->thread);
+        if (key.tid == 0 || one->is_own) {
+            continue; /* starting: it has no frames and no clock of its own yet */
         }
         size_t place;
         pyprof_thread_view *view = pyprof_snapshot_add(request, &key, &place);
@@ -65,7 +187,7 @@ bool pyprof_gilfree_take(const pyprof_snapshot_request *request, pyprof_gilfree_
         if (place >= request->known->count) {
             view->on_cpu = is_on_cpu(request, &key);
         }
-        if (pyprof_snapshot_needs_walk(request, place) && !walk(request, &thread, view, losses)) {
+        if (pyprof_snapshot_needs_walk(request, place) && !walk(request, one, view, losses)) {
             return false;
         }
     }

@@ -22,4 +22,9 @@ typedef struct {
  * `pyprof_live_stacks_obstacle` said NULL. */
 bool pyprof_gilfree_take(const pyprof_snapshot_request *request, pyprof_gilfree_losses *losses);
 
+/* Frees what is remembered from tick to tick; when the timer thread has ended. */
+void pyprof_gilfree_close(void);
+/* In the child of a fork: leaves it behind. */
+void pyprof_gilfree_reset_child(void);
+
 #endif

@@ -324,6 +324,7 @@ static void timer_main(void *unused) {
 static void reset_child(void) {
     pyprof_own_threads_reset_child();
     pyprof_current_frames_reset_child();
+    pyprof_gilfree_reset_child();
     pyprof_ring_reset_child();
     pyprof_timer_reset_child();
 }
@@ -333,6 +334,7 @@ static void release_everything(void) {
     pyprof_code_cache_close();
     pyprof_start_the_world(timer.interp);
     pyprof_threads_close(&timer.threads);
+    pyprof_gilfree_close();
     pyprof_snapshot_free(&timer.snapshot);
     if (timer.window != NULL) {
         pyprof_window_free(timer.window);
