@@ -69,8 +69,8 @@ static frame_view view_frame(const char *frame) {
     ptrdiff_t lasti = ip - bytecode_of(frame, code);
     view.code = code;
     view.lasti = (int32_t)lasti;
-    view.begun = owner == FRAME_OWNED_BY_GENERATOR ||
-                 lasti >= (ptrdiff_t)code->_co_firsttraceable * CODE_UNIT;
+    view.begun =
+        owner == FRAME_OWNED_BY_GENERATOR || lasti >= (ptrdiff_t)code->_co_firsttraceable * CODE_UNIT;
     return view;
 }
 
@@ -112,8 +112,8 @@ static frame_view view_frame(const char *pointer) {
     ptrdiff_t lasti = (const char *)frame->prev_instr - (const char *)_PyCode_CODE(code);
     view.code = code;
     view.lasti = (int32_t)lasti;
-    view.begun = frame->owner == FRAME_OWNED_BY_GENERATOR ||
-                 lasti >= (ptrdiff_t)code->_co_firsttraceable * CODE_UNIT;
+    view.begun =
+        frame->owner == FRAME_OWNED_BY_GENERATOR || lasti >= (ptrdiff_t)code->_co_firsttraceable * CODE_UNIT;
     return view;
 }
 

@@ -14,7 +14,6 @@
 #include "cpython/guarded_read.h"
 #include "cpython/interpreter.h"
 
-
 static bool layout_trusted;
 
 void pyprof_trust_layout(bool trusted) { layout_trusted = trusted; }
@@ -69,7 +68,8 @@ const void *pyprof_newest_thread(PyInterpreterState *interp) {
 
 bool pyprof_thread_attached(const void *tstate) {
 #if PYPROF_FREE_THREADED && PYPROF_KNOWN_LAYOUT
-    /* The thread may be gone and its state unmapped. `state` stands before the fields that patch releases moved. */
+    /* The thread may be gone and its state unmapped. `state` stands before the fields that patch releases
+     * moved. */
     int state = 0;
     const pyprof_read one = {&state, (const char *)tstate + offsetof(PyThreadState, state), sizeof(state)};
     return pyprof_read_memory(&one, 1) && state == _Py_THREAD_ATTACHED;

@@ -16,9 +16,9 @@ typedef struct {
     bool begun;         /* false: CPython does not show the frame, its first instructions are not Python's */
 } pyprof_code_frame;
 
-/* Walks the interpreter's own frame structures, creating no object. Leaf first; at most `max` frames that have
- * begun, and at most PYPROF_SPARE_FRAMES others; `*truncated` tells whether the stack had more. Allowed only
- * after `pyprof_raw_walk_obstacle` said NULL. */
+/* Walks the interpreter's own frame structures, creating no object. Leaf first; at most `max` frames that
+ * have begun, and at most PYPROF_SPARE_FRAMES others; `*truncated` tells whether the stack had more. Allowed
+ * only after `pyprof_raw_walk_obstacle` said NULL. */
 enum { PYPROF_SPARE_FRAMES = 256 };
 size_t pyprof_walk_raw(PyThreadState *tstate, pyprof_code_frame *frames, size_t max, bool *truncated);
 

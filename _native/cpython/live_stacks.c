@@ -102,15 +102,21 @@ enum {
     /* What the thread may have pushed since its top was read. */
     GROWTH_BYTES = 1024,
     MOST_STRAYS = 8,
+    MOST_C_FRAMES = 64,
 };
 
-/* A frame that does not lie on the data stack: a generator's, inside the generator object, or C code's, on the
- * C stack. */
+/* A frame that does not lie on the data stack: a generator's, inside the generator object, or C code's, on
+ * the C stack. */
 typedef struct {
     const char *frame;
     char object[BEFORE_GENERATORS_FRAME + FRAME_BYTES]; /* from where a generator would begin */
-    const char *previous_again;
 } stray_frame;
+
+/* A frame of C code, which says nothing but where the one before it is: still the same, if that lies on the
+ * data stack next to the one after it. */
+typedef struct {
+    const char *frame, *previous;
+} c_frame;
 
 struct pyprof_live_stack {
     pyprof_live_thread asked; /* where the copy was looked for */
@@ -122,6 +128,7 @@ struct pyprof_live_stack {
     size_t stray_count;
     const char *expected[MOST_STRAYS]; /* to be copied the next time */
     size_t expected_count;
+    c_frame c_frames[MOST_C_FRAMES]; /* by address, as they were last read */
 };
 
 pyprof_live_stack *pyprof_live_stack_new(void) { return calloc(1, sizeof(pyprof_live_stack)); }
@@ -133,11 +140,9 @@ void pyprof_live_stack_free(pyprof_live_stack *stack) {
     }
 }
 
-static size_t reads_of_stray(pyprof_read *reads, stray_frame *stray, const char *frame) {
+static pyprof_read read_of_stray(stray_frame *stray, const char *frame) {
     stray->frame = frame;
-    reads[0] = (pyprof_read){stray->object, frame - BEFORE_GENERATORS_FRAME, sizeof(stray->object)};
-    reads[1] = (pyprof_read){&stray->previous_again, frame + FRAME_PREVIOUS, sizeof(stray->previous_again)};
-    return 2;
+    return (pyprof_read){stray->object, frame - BEFORE_GENERATORS_FRAME, sizeof(stray->object)};
 }
 
 static bool is_sane_chunk(const pyprof_live_thread *thread) {
@@ -146,7 +151,9 @@ static bool is_sane_chunk(const pyprof_live_thread *thread) {
            top > chunk && top <= limit && limit - chunk <= MOST_CHUNK_BYTES;
 }
 
-_Static_assert(2 * (int)MOST_STRAYS + 5 <= (int)PYPROF_LIVE_READS, "more reads than were promised");
+bool pyprof_live_stack_moves(void) { return PYPROF_FRAME_ON_C_STACK; }
+
+_Static_assert((int)MOST_STRAYS + 5 <= (int)PYPROF_LIVE_READS, "more reads than were promised");
 
 /* The thread's state, its frames, and its state again, in one go. */
 bool pyprof_live_reads(pyprof_live_thread *thread, pyprof_live_stack *stack, pyprof_read *reads,
@@ -163,11 +170,12 @@ bool pyprof_live_reads(pyprof_live_thread *thread, pyprof_live_stack *stack, pyp
             reads[n++] = (pyprof_read){&stack->frame_before, holder + FRAME_IN_HOLDER, sizeof(void *)};
         }
         for (size_t i = 0; i < stack->expected_count; i++) {
-            n += reads_of_stray(reads + n, &stack->strays[stack->stray_count++], stack->expected[i]);
+            reads[n++] = read_of_stray(&stack->strays[stack->stray_count++], stack->expected[i]);
         }
         if (is_sane_chunk(thread)) {
             size_t room = (size_t)(thread->limit - thread->top);
-            size_t bytes = (size_t)(thread->top - thread->chunk) + (room < GROWTH_BYTES ? room : GROWTH_BYTES);
+            size_t bytes =
+                (size_t)(thread->top - thread->chunk) + (room < GROWTH_BYTES ? room : GROWTH_BYTES);
             if (bytes > stack->chunk_capacity) {
                 free(stack->chunk);
                 stack->chunk = malloc(2 * bytes);
@@ -204,7 +212,8 @@ static const stray_frame *find_stray(const pyprof_live_stack *stack, const char 
 }
 
 /* Whether the copy is of the stack that the thread has. `*after`: the thread after it was copied. */
-static bool is_copy_of(pyprof_live_thread *thread, const pyprof_live_stack *stack, pyprof_live_thread *after) {
+static bool is_copy_of(pyprof_live_thread *thread, const pyprof_live_stack *stack,
+                       pyprof_live_thread *after) {
     *after = *thread;
     parse(stack->after, after);
 #if PYPROF_FRAME_ON_C_STACK
@@ -287,7 +296,8 @@ typedef struct {
     const char *chunk, *chunk_address, *chunk_end, *frame_end;
     bool end_is_exact;
     bool read_more;    /* frames that were not copied with the others, but later */
-    bool unknown_call;
+    bool new_call;     /* never seen with the GIL */
+    bool unknown_call; /* nor by the last copy */
 } walk_state;
 
 /* In the timer thread only. */
@@ -296,8 +306,8 @@ static char older_chunk[MOST_CHUNK_BYTES];
 /* The thread went on to this chunk when the frames of the one before it left no room. */
 static bool go_to_previous_chunk(walk_state *walk) {
     const char *address = pointer_at(walk->chunk, offsetof(_PyStackChunk, previous));
-    if (address == NULL || (walk->end_is_exact && walk->frame_end != walk->chunk_address +
-                                                                         offsetof(_PyStackChunk, data))) {
+    if (address == NULL ||
+        (walk->end_is_exact && walk->frame_end != walk->chunk_address + offsetof(_PyStackChunk, data))) {
         return false;
     }
     _PyStackChunk header;
@@ -323,6 +333,14 @@ static bool is_in_chunk(const walk_state *walk, const char *frame) {
            frame + FRAME_BYTES <= walk->chunk_end;
 }
 
+static const void *code_of(const char *frame) {
+    uintptr_t executable = (uintptr_t)pointer_at(frame, FRAME_EXECUTABLE);
+#if PYPROF_TAGGED_EXECUTABLE
+    executable &= ~(uintptr_t)3;
+#endif
+    return (const void *)executable;
+}
+
 static bool is_executing_generator(const char *object) {
     const char *type = pointer_at(object, offsetof(PyObject, ob_type));
     return (type == (const char *)&PyGen_Type || type == (const char *)&PyCoro_Type ||
@@ -330,24 +348,43 @@ static bool is_executing_generator(const char *object) {
            object[offsetof(PyGenObject, gi_frame_state)] == FRAME_EXECUTING;
 }
 
+static c_frame *place_of_c_frame(walk_state *walk, const char *frame) {
+    return &walk->stack->c_frames[(uintptr_t)frame / sizeof(void *) % MOST_C_FRAMES];
+}
+
+/* Whether a frame that lies on the data stack ends where the one after it begins. */
+static bool is_next(const walk_state *walk, const char *frame) {
+    if (!walk->end_is_exact || !is_in_chunk(walk, frame)) {
+        return false;
+    }
+    const char *copy = walk->chunk + (frame - walk->chunk_address);
+    pyprof_code_shape *shape = walk->find(code_of(copy));
+    return shape != NULL && frame + shape->frame_bytes == walk->frame_end;
+}
+
+/* What comes before a frame that was C code's the last time, if it still is; else NULL. */
+static const char *skip_c_frame(walk_state *walk, const char *frame) {
+    const c_frame *known = place_of_c_frame(walk, frame);
+    return known->frame == frame && is_next(walk, known->previous) ? known->previous : NULL;
+}
+
 static const char *copy_of_stray(walk_state *walk, const char *frame, stray_frame *space) {
     const stray_frame *stray = find_stray(walk->stack, frame);
     if (stray == NULL) {
-        pyprof_read reads[2];
-        size_t count = reads_of_stray(reads, space, frame);
-        if ((uintptr_t)frame % sizeof(void *) != 0 || !pyprof_read_memory(reads, count)) {
+        const pyprof_read one = read_of_stray(space, frame);
+        if ((uintptr_t)frame % sizeof(void *) != 0 || !pyprof_read_memory(&one, 1)) {
             return NULL;
         }
         walk->read_more = true;
         stray = space;
     }
     const char *copy = stray->object + BEFORE_GENERATORS_FRAME;
-    if (pointer_at(copy, FRAME_PREVIOUS) != stray->previous_again) {
-        return NULL;
-    }
     char owner = copy[FRAME_OWNER];
-    if (owner < PYPROF_FIRST_NON_PYTHON_OWNER &&
-        (owner != FRAME_OWNED_BY_GENERATOR || !is_executing_generator(stray->object))) {
+    if (owner >= PYPROF_FIRST_NON_PYTHON_OWNER) {
+        *place_of_c_frame(walk, frame) = (c_frame){frame, pointer_at(copy, FRAME_PREVIOUS)};
+        return copy;
+    }
+    if (owner != FRAME_OWNED_BY_GENERATOR || !is_executing_generator(stray->object)) {
         return NULL;
     }
     expect_stray(walk->stack, frame);
@@ -376,9 +413,9 @@ static const char *bytecode_of(const char *frame, const char *code, pyprof_code_
         return NULL;
     }
     const char *bytecode;
-    const pyprof_read entry = {
-        &bytecode, copies + offsetof(_PyCodeArray, entries) + (size_t)index * sizeof(char *),
-        sizeof(bytecode)};
+    const pyprof_read entry = {&bytecode,
+                               copies + offsetof(_PyCodeArray, entries) + (size_t)index * sizeof(char *),
+                               sizeof(bytecode)};
     if (!pyprof_read_memory(&entry, 1)) {
         return NULL;
     }
@@ -393,15 +430,12 @@ static const char *bytecode_of(const char *frame, const char *code, pyprof_code_
 }
 
 static pyprof_live_result add_frame(walk_state *walk, const char *address, const char *copy) {
-    uintptr_t executable = (uintptr_t)pointer_at(copy, FRAME_EXECUTABLE);
-#if PYPROF_TAGGED_EXECUTABLE
-    executable &= ~(uintptr_t)3;
-#endif
-    pyprof_code_shape *shape = walk->find((const void *)executable);
+    const void *code = code_of(copy);
+    pyprof_code_shape *shape = walk->find(code);
     if (shape == NULL) {
         return PYPROF_LIVE_UNKNOWN;
     }
-    const char *bytecode = bytecode_of(copy, (const char *)executable, shape);
+    const char *bytecode = bytecode_of(copy, code, shape);
     ptrdiff_t lasti = pointer_at(copy, FRAME_IP) - bytecode;
     if (bytecode == NULL || lasti < -(ptrdiff_t)sizeof(_Py_CODEUNIT) || lasti >= shape->bytecode_bytes) {
         return PYPROF_LIVE_TORN;
@@ -422,11 +456,12 @@ static pyprof_live_result add_frame(walk_state *walk, const char *address, const
     }
     walk->begun += begun;
     pyprof_code_frame *frame = &walk->frames[walk->depth++];
-    *frame = (pyprof_code_frame){(PyCodeObject *)executable, (int32_t)lasti, begun};
+    *frame = (pyprof_code_frame){(PyCodeObject *)code, (int32_t)lasti, begun};
     if (walk->depth > 1) {
         uint64_t call = call_between(frame, frame - 1);
-        if (!is_known_call(call) && !was_there_before(call, address)) {
-            walk->unknown_call = true;
+        if (!is_known_call(call)) {
+            walk->new_call = true;
+            walk->unknown_call |= !was_there_before(call, address);
         }
     }
     return PYPROF_LIVE_EXACT;
@@ -447,11 +482,15 @@ static pyprof_live_result walk_frames(walk_state *walk, const char *frame) {
         if (i == most_frames) {
             return PYPROF_LIVE_TORN;
         }
+        const char *after_c_frame = NULL;
         if (is_in_chunk(walk, frame)) {
             copy = walk->chunk + (frame - walk->chunk_address);
             if (copy[FRAME_OWNER] != FRAME_OWNED_BY_THREAD) {
                 return PYPROF_LIVE_TORN;
             }
+        } else if ((after_c_frame = skip_c_frame(walk, frame)) != NULL) {
+            frame = after_c_frame;
+            continue;
         } else if ((copy = copy_of_stray(walk, frame, &space)) == NULL) {
             if (walk->chunk_address == NULL || !go_to_previous_chunk(walk) || !is_in_chunk(walk, frame)) {
                 return PYPROF_LIVE_TORN;
@@ -481,7 +520,8 @@ static pyprof_live_result walk_copy(pyprof_live_thread *thread, walk_state *walk
         walk->chunk_end = walk->frame_end = thread->top;
     }
     stack->expected_count = 0;
-    if (thread->frame != NULL && !is_in_chunk(walk, thread->frame) && find_stray(stack, thread->frame) == NULL) {
+    if (thread->frame != NULL && !is_in_chunk(walk, thread->frame) &&
+        find_stray(stack, thread->frame) == NULL) {
         /* A generator may yield at once: read later, it would be found asleep more often than its caller is
          * found gone, and lose samples to it. */
         expect_stray(stack, thread->frame);
@@ -501,7 +541,9 @@ static pyprof_live_result walk_copy(pyprof_live_thread *thread, walk_state *walk
         }
         after = is_at_same_place(&last, thread) ? after : last;
     }
-    return is_at_same_place(thread, &after) ? PYPROF_LIVE_EXACT : PYPROF_LIVE_UNVERIFIED;
+    return walk->new_call                     ? PYPROF_LIVE_NEW_CALL
+           : is_at_same_place(thread, &after) ? PYPROF_LIVE_EXACT
+                                              : PYPROF_LIVE_UNVERIFIED;
 }
 
 static bool copy_again(pyprof_live_thread *thread, pyprof_live_stack *stack) {
@@ -540,7 +582,7 @@ pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stac
         result = walk_copy(thread, &walk);
         *depth = walk.depth;
         *truncated = walk.truncated;
-        if (result == PYPROF_LIVE_EXACT || result == PYPROF_LIVE_UNVERIFIED) {
+        if (result != PYPROF_LIVE_TORN && result != PYPROF_LIVE_UNKNOWN) {
             return result;
         }
         unknown += result == PYPROF_LIVE_UNKNOWN;
@@ -560,9 +602,9 @@ enum { PROOF_DEPTH = 64 };
 
 static bool offsets_are_in_bounds(void) {
 #if PYPROF_HAS_DEBUG_OFFSETS
-    return FRAME_PREVIOUS + sizeof(void *) <= FRAME_BYTES && FRAME_EXECUTABLE + sizeof(void *) <= FRAME_BYTES &&
-           FRAME_IP + sizeof(void *) <= FRAME_BYTES && FRAME_OWNER < FRAME_BYTES &&
-           THREAD_FIELD(native_thread_id) + sizeof(long) <= THREAD_BYTES &&
+    return FRAME_PREVIOUS + sizeof(void *) <= FRAME_BYTES &&
+           FRAME_EXECUTABLE + sizeof(void *) <= FRAME_BYTES && FRAME_IP + sizeof(void *) <= FRAME_BYTES &&
+           FRAME_OWNER < FRAME_BYTES && THREAD_FIELD(native_thread_id) + sizeof(long) <= THREAD_BYTES &&
            THREAD_FIELD(current_frame) + sizeof(void *) <= THREAD_BYTES;
 #else
     return true;
@@ -589,8 +631,10 @@ const char *pyprof_live_stacks_obstacle(void) {
     size_t live_depth = 0;
     size_t raw_depth = pyprof_walk_raw(own, raw, PROOF_DEPTH, &raw_truncated);
     pyprof_live_stack *stack = pyprof_live_stack_new();
-    bool is_exact = stack != NULL && pyprof_walk_live(&thread, stack, false, shape_of_live_code, live, PROOF_DEPTH,
-                                                      &live_depth, &live_truncated) == PYPROF_LIVE_EXACT;
+    pyprof_live_learn_calls(raw, raw_depth);
+    bool is_exact =
+        stack != NULL && pyprof_walk_live(&thread, stack, false, shape_of_live_code, live, PROOF_DEPTH,
+                                          &live_depth, &live_truncated) == PYPROF_LIVE_EXACT;
     pyprof_live_stack_free(stack);
     if (!is_exact || live_depth != raw_depth || live_truncated != raw_truncated) {
         return wrong_layout;
@@ -614,6 +658,8 @@ bool pyprof_live_reads(pyprof_live_thread *thread, pyprof_live_stack *stack, pyp
     (void)thread, (void)stack, (void)reads, (void)count;
     return false;
 }
+
+bool pyprof_live_stack_moves(void) { return false; }
 
 void pyprof_live_parse(pyprof_live_thread *thread) { (void)thread; }
 

@@ -7,10 +7,10 @@
  *
  * What makes a copied stack credible: thread-owned frames lie one after the other on the thread's data stack,
  * each as long as its code says; every instruction pointer is inside its code; a frame outside the data stack
- * belongs to a generator that is executing, or to C code; the chain ends at the bottom. That leaves copies that
- * mix two moments between which frames of one size took each other's place. They show calls that nobody makes:
- * so each call, from this instruction to that function, must have been seen before with the GIL, or twice in a
- * row now.
+ * belongs to a generator that is executing, or to C code; the chain ends at the bottom. That leaves copies
+ * that mix two moments between which frames of one size took each other's place. They show calls that nobody
+ * makes: so each call, from this instruction to that function, must have been seen before with the GIL, or
+ * twice in a row now.
  */
 #ifndef PYPROF_CPYTHON_LIVE_STACKS_H
 #define PYPROF_CPYTHON_LIVE_STACKS_H
@@ -30,8 +30,9 @@ typedef struct {
     const char *address, *previous, *next;
     const void *interp;
     uint64_t unique_id, tid;
-    const char *frame_holder; /* what has `frame`, and changes with C calls into the interpreter, until 3.12 */
-    const char *frame;        /* the innermost */
+    const char
+        *frame_holder; /* what has `frame`, and changes with C calls into the interpreter, until 3.12 */
+    const char *frame; /* the innermost */
     const char *chunk, *top, *limit; /* of the data stack */
     char copy[PYPROF_LIVE_THREAD_BYTES];
 } pyprof_live_thread;
@@ -42,9 +43,11 @@ pyprof_live_stack *pyprof_live_stack_new(void); /* NULL without memory */
 void pyprof_live_stack_free(pyprof_live_stack *stack);
 
 /* What has to be read of a thread whose `address` is set, and with `stack` of its stack, where both were the
- * last time: a guess that saves system calls, since many threads can be read in one. At most
- * PYPROF_LIVE_READS. False: no memory. Then `parse`, once that was done. */
-enum { PYPROF_LIVE_READS = 24 };
+ * last time: a guess that saves system calls, since many threads can be read in one. Where it seldom holds,
+ * the threads have to be read first without their stacks. At most PYPROF_LIVE_READS. False: no memory. Then
+ * `parse`, once that was done. */
+enum { PYPROF_LIVE_READS = 16 };
+bool pyprof_live_stack_moves(void);
 bool pyprof_live_reads(pyprof_live_thread *thread, pyprof_live_stack *stack, pyprof_read *reads,
                        size_t *count);
 void pyprof_live_parse(pyprof_live_thread *thread);
@@ -52,14 +55,16 @@ void pyprof_live_parse(pyprof_live_thread *thread);
 typedef enum {
     PYPROF_LIVE_EXACT,
     PYPROF_LIVE_UNVERIFIED, /* credible, but the thread moved meanwhile */
+    PYPROF_LIVE_NEW_CALL,   /* the same, with a call that was never seen with the GIL, but twice now */
     PYPROF_LIVE_UNKNOWN,    /* a code object that `find` does not know, or a call that was never seen */
     PYPROF_LIVE_TORN,       /* no credible stack */
 } pyprof_live_result;
 
 typedef pyprof_code_shape *(*pyprof_find_code)(const void *code);
 
-/* Leaf first, at most `max` frames that have begun; `*truncated` tells whether the stack had more. `is_copied`:
- * what `pyprof_live_reads` asked for has just been read and parsed; the rest is read here, as often as it takes.
+/* Leaf first, at most `max` frames that have begun; `*truncated` tells whether the stack had more.
+ * `is_copied`: what `pyprof_live_reads` asked for has just been read and parsed; the rest is read here, as
+ * often as it takes.
  */
 pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stack *stack, bool is_copied,
                                     pyprof_find_code find, pyprof_code_frame *frames, size_t max,

@@ -7,6 +7,7 @@
 
 #include "cpython/live_stacks.h"
 #include "sampling/clocks.h"
+#include "sampling/growing.h"
 #include "sampling/own_threads.h"
 #include "symbols/code_cache.h"
 
@@ -14,8 +15,9 @@
 typedef struct {
     pyprof_live_thread thread;
     pyprof_live_stack *stack;
-    bool is_copied; /* its stack, with all the others */
     bool is_own;    /* a thread of pyprof */
+    bool is_needed; /* its stack, at this tick */
+    bool is_copied; /* its stack is, with all the others */
 } node;
 
 /* Of the timer thread alone: the interpreter's list of thread states, as it was the last time. */
@@ -24,22 +26,11 @@ static struct {
     size_t count, capacity;
     pyprof_read *reads;
     size_t read_capacity;
+    size_t reading;   /* counts */
+    size_t new_calls; /* counts */
 } list;
 
 enum { MOST_THREADS = 100000 }; /* against a list that was changed into a ring while it was read */
-
-static bool reserve(void **elements, size_t *capacity, size_t needed, size_t size) {
-    if (needed <= *capacity) {
-        return true;
-    }
-    void *grown = realloc(*elements, 2 * needed * size);
-    if (grown == NULL) {
-        return false;
-    }
-    *elements = grown;
-    *capacity = 2 * needed;
-    return true;
-}
 
 static void free_nodes(size_t from) {
     for (size_t i = from; i < list.count; i++) {
@@ -70,7 +61,7 @@ static bool list_threads(const pyprof_snapshot_request *request) {
         pyprof_read reads[PYPROF_LIVE_READS];
         size_t count;
         if (list.count == MOST_THREADS ||
-            !reserve((void **)&list.nodes, &list.capacity, list.count + 1, sizeof(node))) {
+            !pyprof_reserve((void **)&list.nodes, &list.capacity, list.count + 1, sizeof(node))) {
             return false;
         }
         node *added = &list.nodes[list.count];
@@ -94,42 +85,71 @@ static pyprof_thread_key key_of(const pyprof_live_thread *thread) {
     return (pyprof_thread_key){thread->address, thread->unique_id, thread->tid};
 }
 
-/* All threads of the list at once, with the stacks that are needed, as if nothing had changed since the last
- * time. False: something has. */
-static bool read_threads(const pyprof_snapshot_request *request) {
-    size_t count = 0, known = 0;
-    if (list.count == 0 || list.nodes[0].thread.address != pyprof_newest_thread(request->interp) ||
-        !reserve((void **)&list.reads, &list.read_capacity, list.count * PYPROF_LIVE_READS,
-                 sizeof(*list.reads))) {
-        return false;
-    }
+/* Every so often all threads are read, those that have not run too: a thread state that went while its thread
+ * goes on, in C code, leaves the list without a sign. */
+enum { READS_ALL_EVERY = 8 };
+
+typedef enum { ALONE, WITH_STACKS } read_what;
+
+/* The threads that are needed, in one go, as if nothing had changed since the last time. False: it has. */
+static bool read_needed(const pyprof_snapshot_request *request, read_what what, bool all) {
+    size_t count = 0;
     for (size_t i = 0; i < list.count; i++) {
         node *one = &list.nodes[i];
         size_t added;
-        const pyprof_thread_key key = key_of(&one->thread);
-        one->is_copied = !one->is_own && one->stack != NULL &&
-                         pyprof_snapshot_needs_walk(request, pyprof_threads_find(request->known, &key, known));
-        known += !one->is_own;
-        if (!pyprof_live_reads(&one->thread, one->is_copied ? one->stack : NULL, list.reads + count, &added)) {
-            return false;
+        one->is_copied = what == WITH_STACKS && one->is_needed && one->stack != NULL;
+        if (i == 0 || one->is_needed || all) {
+            if (!pyprof_live_reads(&one->thread, one->is_copied ? one->stack : NULL, list.reads + count,
+                                   &added)) {
+                return false;
+            }
+            count += added;
         }
-        count += added;
     }
     if (!pyprof_read_memory(list.reads, count)) {
         return false;
     }
     for (size_t i = 0; i < list.count; i++) {
-        pyprof_live_thread *thread = &list.nodes[i].thread;
-        const pyprof_thread_key before = key_of(thread);
-        const char *next = i + 1 < list.count ? list.nodes[i + 1].thread.address : NULL;
-        pyprof_live_parse(thread);
-        if (!is_linked(thread, request, i == 0 ? NULL : list.nodes[i - 1].thread.address) ||
-            thread->next != next || thread->unique_id != before.unique_id || thread->tid != before.tid) {
-            return false;
+        node *one = &list.nodes[i];
+        if (i == 0 || one->is_needed || all) {
+            const pyprof_thread_key before = key_of(&one->thread);
+            const char *next = i + 1 < list.count ? list.nodes[i + 1].thread.address : NULL;
+            pyprof_live_parse(&one->thread);
+            if (!is_linked(&one->thread, request, i == 0 ? NULL : list.nodes[i - 1].thread.address) ||
+                one->thread.next != next || one->thread.unique_id != before.unique_id ||
+                one->thread.tid != before.tid) {
+                return false;
+            }
         }
     }
     return true;
 }
+
+static bool read_threads(const pyprof_snapshot_request *request) {
+    if (list.count == 0 || list.nodes[0].thread.address != pyprof_newest_thread(request->interp) ||
+        !pyprof_reserve((void **)&list.reads, &list.read_capacity, list.count * PYPROF_LIVE_READS,
+                        sizeof(*list.reads))) {
+        return false;
+    }
+    size_t known = 0;
+    for (size_t i = 0; i < list.count; i++) {
+        node *one = &list.nodes[i];
+        const pyprof_thread_key key = key_of(&one->thread);
+        size_t place = one->is_own ? 0 : pyprof_threads_find(request->known, &key, known);
+        if (!one->is_own && place < request->known->count && request->known->items[place].ended) {
+            return false;
+        }
+        one->is_needed = !one->is_own && pyprof_snapshot_needs_walk(request, place);
+        known += !one->is_own;
+    }
+    bool all = list.reading++ % READS_ALL_EVERY == 0;
+    return (!pyprof_live_stack_moves() || read_needed(request, ALONE, all)) &&
+           read_needed(request, WITH_STACKS, all);
+}
+
+/* A stack with a call that was never seen with the GIL must be read twice; so now and then `current_frames`
+ * has a look at it. */
+enum { NEW_CALLS_EVERY = 8 };
 
 static pyprof_symbol *symbol_of(PyCodeObject *code) { return pyprof_code_cache_find(code); }
 
@@ -141,8 +161,14 @@ static bool walk(const pyprof_snapshot_request *request, node *one, pyprof_threa
     if (one->stack == NULL && (one->stack = pyprof_live_stack_new()) == NULL) {
         return false;
     }
-    switch (pyprof_walk_live(&one->thread, one->stack, one->is_copied, pyprof_code_cache_find_shape, frames, max,
-                             &depth, &view->truncated)) {
+    switch (pyprof_walk_live(&one->thread, one->stack, one->is_copied, pyprof_code_cache_find_shape, frames,
+                             max, &depth, &view->truncated)) {
+    case PYPROF_LIVE_NEW_CALL:
+        if (++list.new_calls % NEW_CALLS_EVERY == 0) {
+            return false;
+        }
+        losses->unverified++;
+        break;
     case PYPROF_LIVE_UNVERIFIED:
         losses->unverified++;
         break;

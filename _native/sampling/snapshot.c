@@ -8,23 +8,9 @@
 #include "cpython/interpreter.h"
 #include "cpython/live_stacks.h"
 #include "sampling/clocks.h"
+#include "sampling/growing.h"
 #include "sampling/own_threads.h"
 #include "symbols/code_cache.h"
-
-/* Room for `needed` elements. The old elements stay. */
-static bool reserve(void **elements, size_t *capacity, size_t needed, size_t size) {
-    if (needed <= *capacity) {
-        return true;
-    }
-    size_t wanted = needed * 2;
-    void *grown = realloc(*elements, wanted * size);
-    if (grown == NULL) {
-        return false;
-    }
-    *elements = grown;
-    *capacity = wanted;
-    return true;
-}
 
 void pyprof_snapshot_begin(const pyprof_snapshot_request *request) {
     pyprof_snapshot *snapshot = request->snapshot;
@@ -37,8 +23,8 @@ void pyprof_snapshot_begin(const pyprof_snapshot_request *request) {
 pyprof_thread_view *pyprof_snapshot_add(const pyprof_snapshot_request *request, const pyprof_thread_key *key,
                                         size_t *place) {
     pyprof_snapshot *snapshot = request->snapshot;
-    if (!reserve((void **)&snapshot->threads, &snapshot->thread_capacity, snapshot->thread_count + 1,
-                 sizeof(pyprof_thread_view))) {
+    if (!pyprof_reserve((void **)&snapshot->threads, &snapshot->thread_capacity, snapshot->thread_count + 1,
+                        sizeof(pyprof_thread_view))) {
         return NULL;
     }
     *place = pyprof_threads_find(request->known, key, snapshot->thread_count);
@@ -55,8 +41,8 @@ bool pyprof_snapshot_add_frames(const pyprof_snapshot_request *request, pyprof_t
                                 const pyprof_code_frame *frames, size_t depth,
                                 pyprof_symbol *(*symbol_of)(PyCodeObject *)) {
     pyprof_snapshot *snapshot = request->snapshot;
-    if (!reserve((void **)&snapshot->frames, &snapshot->frame_capacity, snapshot->frame_count + depth,
-                 sizeof(pyprof_frame))) {
+    if (!pyprof_reserve((void **)&snapshot->frames, &snapshot->frame_capacity, snapshot->frame_count + depth,
+                        sizeof(pyprof_frame))) {
         return false;
     }
     view->walked = true;

@@ -58,8 +58,8 @@ pyprof_thread_view *pyprof_snapshot_add(const pyprof_snapshot_request *request, 
 /* Whether what is known of the thread is still true: it has not run since. */
 bool pyprof_snapshot_needs_walk(const pyprof_snapshot_request *request, size_t place);
 
-/* Adds the frames of the newest thread that have begun, by what `symbol_of` says of their code. False where it
- * says NULL, or without memory. */
+/* Adds the frames of the newest thread that have begun, by what `symbol_of` says of their code. False where
+ * it says NULL, or without memory. */
 bool pyprof_snapshot_add_frames(const pyprof_snapshot_request *request, pyprof_thread_view *view,
                                 const pyprof_code_frame *frames, size_t depth,
                                 pyprof_symbol *(*symbol_of)(PyCodeObject *));

@@ -10,8 +10,14 @@
 #include "sampling/clocks.h"
 #include "sampling/own_threads.h"
 
-/* Asking /proc is dear, and only needed where the timer itself took the CPU from the thread. */
+/* Asking /proc is dear, and only needed where the timer itself took the CPU from the thread. With several
+ * CPUs that is chance, and the thread's next tick may be another's; only where they are all taken it is the
+ * rule. */
 enum { RUNNABLE_CHECKS_A_TICK = 2 };
+
+static bool may_wait_to_be_placed(const pyprof_threads *threads, const pyprof_thread *thread) {
+    return pyprof_can_look_on() && thread->clock_ns - thread->charged_ns < threads->patience_ns;
+}
 
 enum { PROOF_SPIN_NS = 50000, PROOF_NOISE_NS = 20000 };
 
@@ -110,7 +116,7 @@ bool pyprof_threads_read_clocks(pyprof_threads *threads, const void *gil_holder)
     for (size_t n = 0; n < threads->count && runnable_checks < RUNNABLE_CHECKS_A_TICK; n++) {
         threads->next_runnable_check = (threads->next_runnable_check + 1) % threads->count;
         pyprof_thread *thread = &threads->items[threads->next_runnable_check];
-        if (thread->moved && !thread->on_cpu) {
+        if (thread->moved && !thread->on_cpu && !may_wait_to_be_placed(threads, thread)) {
             thread->on_cpu =
                 pyprof_thread_attached(thread->key.tstate) || pyprof_thread_is_runnable(thread->key.tid);
             runnable_checks++;

@@ -45,7 +45,8 @@ typedef struct {
     pyprof_thread *items; /* in the order of the last snapshot */
     size_t count, capacity;
     size_t next_runnable_check;
-    bool trust_clocks; /* a clock that stands still proves that its thread did not run */
+    int64_t patience_ns; /* CPU time that may stay unplaced for a while */
+    bool trust_clocks;   /* a clock that stands still proves that its thread did not run */
 } pyprof_threads;
 
 /* Does the clock of a busy thread go on within 50 µs? Some sandboxes count in whole milliseconds. Takes that

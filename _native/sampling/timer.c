@@ -386,6 +386,7 @@ int pyprof_timer_start(const pyprof_timer_options *options) {
     pyprof_stop_the_world(timer.interp); /* thread states must stay while they are listed */
     bool listed = pyprof_threads_open(&timer.threads, timer.interp, trust_clocks);
     pyprof_start_the_world(timer.interp);
+    timer.threads.patience_ns = options->period_ns / 2;
     if (!listed || timer.native_frame.symbol == NULL) {
         release_everything();
         PyErr_NoMemory();
@@ -474,14 +475,14 @@ const char *pyprof_timer_gilfree_obstacle(void) {
 
 void pyprof_timer_get_stats(pyprof_timer_stats *stats) {
     uint64_t *const from[] = {
-        &timer.stats.ticks,      &timer.stats.missed,  &timer.stats.stacks,  &timer.stats.unplaced_cpu_ns,
-        &timer.stats.overflowed, &timer.stats.windows, &timer.stats.threads,
-        &timer.stats.unverified, &timer.stats.torn,    &timer.stats.fallbacks,
+        &timer.stats.ticks,      &timer.stats.missed,    &timer.stats.stacks,  &timer.stats.unplaced_cpu_ns,
+        &timer.stats.overflowed, &timer.stats.windows,   &timer.stats.threads, &timer.stats.unverified,
+        &timer.stats.torn,       &timer.stats.fallbacks,
     };
     uint64_t *const to[] = {
-        &stats->ticks,      &stats->missed,  &stats->stacks,  &stats->unplaced_cpu_ns,
-        &stats->overflowed, &stats->windows, &stats->threads,
-        &stats->unverified, &stats->torn,    &stats->fallbacks,
+        &stats->ticks,      &stats->missed,    &stats->stacks,  &stats->unplaced_cpu_ns,
+        &stats->overflowed, &stats->windows,   &stats->threads, &stats->unverified,
+        &stats->torn,       &stats->fallbacks,
     };
     for (size_t i = 0; i < sizeof(from) / sizeof(from[0]); i++) {
         *to[i] = __atomic_load_n(from[i], __ATOMIC_RELAXED);

@@ -29,13 +29,13 @@ void pyprof_code_cache_close(void);
  * NULL without memory. */
 pyprof_symbol *pyprof_code_cache_get(PyCodeObject *code);
 
-/* The timer thread, without the GIL: NULL where the code object is not known, or dead. The shape belongs to the
- * timer thread, which may complete it. */
+/* The timer thread, without the GIL: NULL where the code object is not known, or dead. The shape belongs to
+ * the timer thread, which may complete it. */
 pyprof_symbol *pyprof_code_cache_find(const void *code);
 pyprof_code_shape *pyprof_code_cache_find_shape(const void *code);
 
-/* Called first in every snapshot with the GIL: removes what died. It is time for one when so much has died that
- * it should not wait for the next code object that is not known. */
+/* Called first in every snapshot with the GIL: removes what died. It is time for one when so much has died
+ * that it should not wait for the next code object that is not known. */
 bool pyprof_code_cache_needs_snapshot(void);
 void pyprof_code_cache_begin_snapshot(void);
 

@@ -35,19 +35,11 @@ def fresh_directory(parent: Path) -> Path:
     return Path(tempfile.mkdtemp(dir=parent))
 
 
-@pytest.fixture(params=["gilfree", pytest.param("current_frames", marks=pytest.mark.slow)])
-def engine(request: pytest.FixtureRequest) -> str:
-    """The default, and its fallback."""
-    return str(request.param)
-
-
 @pytest.fixture
-def recorded(tmp_path: Path, cpu: int | None, engine: str) -> Record:
-    """Run a program of `programs/` under pyprof on the test's CPUs, with the test's engine."""
+def recorded(tmp_path: Path, cpu: int | None) -> Record:
+    """Run a program of `programs/` under pyprof on the test's CPUs."""
 
     def run(program: str, **options: Any) -> Recording:
-        recording = record(program, fresh_directory(tmp_path), cpu=cpu, engine=engine, **options)
-        assert recording.truth["notes"]["stats"]["engine"] == engine
-        return recording
+        return record(program, fresh_directory(tmp_path), cpu=cpu, **options)
 
     return run

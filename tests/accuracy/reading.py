@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 PROGRAMS = Path(__file__).with_name("programs")
+ENGINE = os.environ.get("TEST_ENGINE", "gilfree")
 
 
 class Frame(NamedTuple):
@@ -215,9 +216,12 @@ def record(
 ) -> Recording:
     """Run `programs/<program>.py` under the sampler; `options` are those of `pyprof.start`."""
     options.setdefault("sample_rate", 100)
+    options.setdefault("engine", ENGINE)
     request = {"sampler": sampler, "output": str(directory), "options": options, "cpu": cpu}
     stdout = run_python([str(PROGRAMS / f"{program}.py"), json.dumps(request)], cpu=cpu)
     truth = json.loads(stdout.splitlines()[-1])
+    if sampler == "pyprof":
+        assert truth["notes"]["stats"]["engine"] == options["engine"]
     if sampler == "naive":
         whole = Profile(
             [

@@ -76,8 +76,7 @@ def test_c_calls_that_hold_the_gil(recorded: Record) -> None:
 
 
 def test_c_calls_that_hold_the_gil_for_about_one_period(recorded: Record) -> None:
-    # Calls of about 5, 12 and 3 ms at a 5 ms gap; a call's end is a border: 450 of 5 ms in 3 s, 1.4 points, of
-    # which 4 are 2.9.
+    # Calls of about 5, 12 and 3 ms at a 5 ms gap; a call's end is a border: 450 of 5 ms in 3 s, 1.4 points.
     recorded("gil_held", sample_rate=200).check(points=4)
 
 

@@ -10,7 +10,7 @@ Run = Callable[..., Any]
 
 # Every program begins with this. Its answer is its last line, as JSON.
 PRELUDE = """
-import ctypes, gc, json, sys, _thread, threading, time
+import ctypes, gc, json, os, sys, _thread, threading, time
 from types import CodeType
 from pyprof import _native
 from pyprof.pprof import read
@@ -20,7 +20,8 @@ PATIENCE = 60
 
 def start(**options):
     _native.start(**dict(period_ns=1_000_000, window_ns=10**15, max_frames=1000, ring_windows=9,
-                         window_bytes=8 << 20, raw_walk=True, gilfree=True) | options)
+                         window_bytes=8 << 20, raw_walk=True,
+                         gilfree=os.environ.get("PYPROF_ENGINE") != "current_frames") | options)
 
 def stop():
     "[(frames as (name, file, line), leaf first; values)], counters"

@@ -1,7 +1,7 @@
 """The `gilfree` engine: what it reads of running threads is true, and what it cannot read it leaves.
 
 Seen to fail:
-- without the check that frames lie one after the other: CALL_GRAPH has 10 to 50 times as many wrong stacks;
+- with any call taken as one that was seen: 2 to 3 of 100 stacks of CALL_GRAPH are wrong;
 - the code cache asked for dead entries too: 99 names of the churn's belong to a predecessor at their address;
 - no second engine behind it: new code has no samples at all.
 """
@@ -62,7 +62,7 @@ def test_stacks_of_a_program_that_calls_all_the_time(engine: Run) -> None:
     total = sum(samples for _, samples in inside)
     wrong = sum(samples for names, samples in inside if not is_legal(names))
     assert total > 5000
-    assert wrong <= 0.002 * total
+    assert wrong <= 0.001 * total
     # All levels are there, and the leaves, which have most of the calls, above all.
     at_level = [sum(samples for names, samples in inside if len(names) == depth) for depth in range(4)]
     assert min(at_level[1:]) > 0.03 * total

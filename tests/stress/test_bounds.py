@@ -21,7 +21,7 @@ Run = Callable[..., Any]
 
 # Every program below begins with this. Its answer is its last line, as JSON.
 PRELUDE = """
-import gc, json, sys, time
+import gc, json, os, sys, time
 from pyprof import _native
 from pyprof.pprof import read
 
@@ -29,7 +29,8 @@ PATIENCE = 60
 
 def start(**options):
     _native.start(**dict(period_ns=1_000_000, window_ns=10**15, max_frames=100, ring_windows=9,
-                         window_bytes=8 << 20, raw_walk=True, gilfree=True) | options)
+                         window_bytes=8 << 20, raw_walk=True,
+                         gilfree=os.environ.get("PYPROF_ENGINE") != "current_frames") | options)
 
 def decode(message):
     "[(names, leaf first; values)]"
