@@ -201,4 +201,4 @@ def test_reading_memory_is_forbidden_later(run_python: Run, tmp_path: Any) -> No
     name, notes, ticks, missed, torn = json.loads(result.stdout)
     assert (name, notes, result.stderr) == ("gilfree", [], "")
     assert torn > 100  # and all of them were taken by the other engine
-    assert missed < 0.2 * ticks
+    assert ticks - missed > 100
