@@ -36,7 +36,7 @@ class Stats:
     own_cpu_ns: int
     """CPU time of pyprof itself, nanoseconds: its threads, and its work on the application's."""
     own_bytes: int
-    """Memory of the code cache and the finished windows, bytes."""
+    """Memory of the code cache, of copied stacks and of the finished windows, bytes."""
     uploads: int
     upload_failures: int
     undelivered: int

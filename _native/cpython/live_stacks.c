@@ -140,15 +140,20 @@ void pyprof_live_stack_free(pyprof_live_stack *stack) {
     }
 }
 
+size_t pyprof_live_stack_bytes(const pyprof_live_stack *stack) {
+    return stack == NULL ? 0 : sizeof(*stack) + stack->chunk_capacity;
+}
+
 static pyprof_read read_of_stray(stray_frame *stray, const char *frame) {
     stray->frame = frame;
     return (pyprof_read){stray->object, frame - BEFORE_GENERATORS_FRAME, sizeof(stray->object)};
 }
 
 static bool is_sane_chunk(const pyprof_live_thread *thread) {
-    const char *chunk = thread->chunk, *top = thread->top, *limit = thread->limit;
-    return chunk != NULL && (uintptr_t)chunk % sizeof(void *) == 0 && (uintptr_t)top % sizeof(void *) == 0 &&
-           top > chunk && top <= limit && limit - chunk <= MOST_CHUNK_BYTES;
+    const uintptr_t chunk = (uintptr_t)thread->chunk, top = (uintptr_t)thread->top;
+    const uintptr_t limit = (uintptr_t)thread->limit;
+    return chunk != 0 && chunk % sizeof(void *) == 0 && top % sizeof(void *) == 0 && top > chunk &&
+           top <= limit && limit - chunk <= MOST_CHUNK_BYTES;
 }
 
 bool pyprof_live_stack_moves(void) { return PYPROF_FRAME_ON_C_STACK; }
@@ -177,9 +182,10 @@ bool pyprof_live_reads(pyprof_live_thread *thread, pyprof_live_stack *stack, pyp
             size_t bytes =
                 (size_t)(thread->top - thread->chunk) + (room < GROWTH_BYTES ? room : GROWTH_BYTES);
             if (bytes > stack->chunk_capacity) {
+                const size_t wanted = bytes + bytes / 2;
                 free(stack->chunk);
-                stack->chunk = malloc(2 * bytes);
-                stack->chunk_capacity = stack->chunk == NULL ? 0 : 2 * bytes;
+                stack->chunk = malloc(wanted);
+                stack->chunk_capacity = stack->chunk == NULL ? 0 : wanted;
                 if (stack->chunk == NULL) {
                     return false;
                 }
@@ -295,9 +301,10 @@ typedef struct {
      * beyond. */
     const char *chunk, *chunk_address, *chunk_end, *frame_end;
     bool end_is_exact;
-    bool read_more;    /* frames that were not copied with the others, but later */
-    bool new_call;     /* never seen with the GIL */
-    bool unknown_call; /* nor by the last copy */
+    bool reads_c_frames; /* takes none of them as it was the last time */
+    bool read_more;      /* frames that were not copied with the others, but later */
+    bool new_call;       /* never seen with the GIL */
+    bool unknown_call;   /* nor by the last copy */
 } walk_state;
 
 /* In the timer thread only. */
@@ -328,9 +335,14 @@ static bool go_to_previous_chunk(walk_state *walk) {
     return true;
 }
 
+/* `frame` may be any word that was read: nothing may be concluded from a comparison that wraps around. */
 static bool is_in_chunk(const walk_state *walk, const char *frame) {
-    return walk->chunk_address != NULL && frame >= walk->chunk_address + offsetof(_PyStackChunk, data) &&
-           frame + FRAME_BYTES <= walk->chunk_end;
+    if (walk->chunk_address == NULL || (uintptr_t)frame % sizeof(void *) != 0) {
+        return false;
+    }
+    const uintptr_t at = (uintptr_t)frame - (uintptr_t)walk->chunk_address;
+    const uintptr_t size = (uintptr_t)walk->chunk_end - (uintptr_t)walk->chunk_address;
+    return at >= offsetof(_PyStackChunk, data) && at <= size && size - at >= FRAME_BYTES;
 }
 
 static const void *code_of(const char *frame) {
@@ -365,7 +377,8 @@ static bool is_next(const walk_state *walk, const char *frame) {
 /* What comes before a frame that was C code's the last time, if it still is; else NULL. */
 static const char *skip_c_frame(walk_state *walk, const char *frame) {
     const c_frame *known = place_of_c_frame(walk, frame);
-    return known->frame == frame && is_next(walk, known->previous) ? known->previous : NULL;
+    return !walk->reads_c_frames && known->frame == frame && is_next(walk, known->previous) ? known->previous
+                                                                                            : NULL;
 }
 
 static const char *copy_of_stray(walk_state *walk, const char *frame, stray_frame *space) {
@@ -436,8 +449,8 @@ static pyprof_live_result add_frame(walk_state *walk, const char *address, const
         return PYPROF_LIVE_UNKNOWN;
     }
     const char *bytecode = bytecode_of(copy, code, shape);
-    ptrdiff_t lasti = pointer_at(copy, FRAME_IP) - bytecode;
-    if (bytecode == NULL || lasti < -(ptrdiff_t)sizeof(_Py_CODEUNIT) || lasti >= shape->bytecode_bytes) {
+    const intptr_t lasti = (intptr_t)((uintptr_t)pointer_at(copy, FRAME_IP) - (uintptr_t)bytecode);
+    if (bytecode == NULL || lasti < -(intptr_t)sizeof(_Py_CODEUNIT) || lasti >= shape->bytecode_bytes) {
         return PYPROF_LIVE_TORN;
     }
     bool on_data_stack = copy[FRAME_OWNER] == FRAME_OWNED_BY_THREAD;
@@ -579,6 +592,7 @@ pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stac
             return PYPROF_LIVE_TORN;
         }
         walk_state walk = {.find = find, .frames = frames, .max = max, .stack = stack};
+        walk.reads_c_frames = unknown > 0; /* a generator may be between them now */
         result = walk_copy(thread, &walk);
         *depth = walk.depth;
         *truncated = walk.truncated;
@@ -652,6 +666,8 @@ const char *pyprof_live_stacks_obstacle(void) {
 pyprof_live_stack *pyprof_live_stack_new(void) { return NULL; }
 
 void pyprof_live_stack_free(pyprof_live_stack *stack) { (void)stack; }
+
+size_t pyprof_live_stack_bytes(const pyprof_live_stack *stack) { return (void)stack, 0; }
 
 bool pyprof_live_reads(pyprof_live_thread *thread, pyprof_live_stack *stack, pyprof_read *reads,
                        size_t *count) {

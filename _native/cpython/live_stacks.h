@@ -41,6 +41,7 @@ typedef struct {
 typedef struct pyprof_live_stack pyprof_live_stack;
 pyprof_live_stack *pyprof_live_stack_new(void); /* NULL without memory */
 void pyprof_live_stack_free(pyprof_live_stack *stack);
+size_t pyprof_live_stack_bytes(const pyprof_live_stack *stack);
 
 /* What has to be read of a thread whose `address` is set, and with `stack` of its stack, where both were the
  * last time: a guess that saves system calls, since many threads can be read in one. Where it seldom holds,

@@ -26,21 +26,22 @@ static struct {
     size_t count, capacity;
     pyprof_read *reads;
     size_t read_capacity;
+    size_t bytes;     /* atomic */
     size_t reading;   /* counts */
     size_t new_calls; /* counts */
 } list;
 
 enum { MOST_THREADS = 100000 }; /* against a list that was changed into a ring while it was read */
 
-static void free_nodes(size_t from) {
-    for (size_t i = from; i < list.count; i++) {
+static void forget_threads(void) {
+    for (size_t i = 0; i < list.count; i++) {
         pyprof_live_stack_free(list.nodes[i].stack);
     }
-    list.count = from < list.count ? from : list.count;
+    list.count = 0;
 }
 
 void pyprof_gilfree_close(void) {
-    free_nodes(0);
+    forget_threads();
     free(list.nodes);
     free(list.reads);
     memset(&list, 0, sizeof(list));
@@ -53,10 +54,19 @@ static bool is_linked(const pyprof_live_thread *thread, const pyprof_snapshot_re
     return thread->interp == request->interp && thread->previous == previous;
 }
 
+size_t pyprof_gilfree_bytes(void) { return __atomic_load_n(&list.bytes, __ATOMIC_RELAXED); }
+
+static void count_bytes(void) {
+    size_t bytes = list.capacity * sizeof(node) + list.read_capacity * sizeof(*list.reads);
+    for (size_t i = 0; i < list.count; i++) {
+        bytes += pyprof_live_stack_bytes(list.nodes[i].stack);
+    }
+    __atomic_store_n(&list.bytes, bytes, __ATOMIC_RELAXED);
+}
+
 /* The list, node by node. */
-static bool list_threads(const pyprof_snapshot_request *request) {
+static bool add_all_threads(const pyprof_snapshot_request *request) {
     const char *previous = NULL, *address = pyprof_newest_thread(request->interp);
-    free_nodes(0);
     while (address != NULL) {
         pyprof_read reads[PYPROF_LIVE_READS];
         size_t count;
@@ -77,6 +87,16 @@ static bool list_threads(const pyprof_snapshot_request *request) {
         list.count++;
         previous = address;
         address = added->thread.next;
+    }
+    return true;
+}
+
+/* The whole list, or none of it: a part would be taken for the whole. */
+static bool list_threads(const pyprof_snapshot_request *request) {
+    forget_threads();
+    if (!add_all_threads(request)) {
+        forget_threads();
+        return false;
     }
     return true;
 }
@@ -125,6 +145,16 @@ static bool read_needed(const pyprof_snapshot_request *request, read_what what, 
     return true;
 }
 
+/* Of threads that run no more; there may be many. */
+static void free_idle_stacks(void) {
+    for (size_t i = 0; i < list.count; i++) {
+        if (!list.nodes[i].is_needed) {
+            pyprof_live_stack_free(list.nodes[i].stack);
+            list.nodes[i].stack = NULL;
+        }
+    }
+}
+
 static bool read_threads(const pyprof_snapshot_request *request) {
     if (list.count == 0 || list.nodes[0].thread.address != pyprof_newest_thread(request->interp) ||
         !pyprof_reserve((void **)&list.reads, &list.read_capacity, list.count * PYPROF_LIVE_READS,
@@ -143,6 +173,10 @@ static bool read_threads(const pyprof_snapshot_request *request) {
         known += !one->is_own;
     }
     bool all = list.reading++ % READS_ALL_EVERY == 0;
+    if (all) {
+        free_idle_stacks();
+        count_bytes();
+    }
     return (!pyprof_live_stack_moves() || read_needed(request, ALONE, all)) &&
            read_needed(request, WITH_STACKS, all);
 }
@@ -199,17 +233,20 @@ bool pyprof_gilfree_take(const pyprof_snapshot_request *request, pyprof_gilfree_
         return false;
     }
     pyprof_snapshot_begin(request);
+    const bool late = request->snapshot->taken_ns - request->asked_ns > PYPROF_LATE_NS;
     for (size_t i = 0; i < list.count; i++) {
         node *one = &list.nodes[i];
         const pyprof_thread_key key = key_of(&one->thread);
         if (key.tid == 0 || one->is_own) {
-            continue; /* starting: it has no frames and no clock of its own yet */
+            request->snapshot->has_starting |= key.tid == 0; /* no frames and no clock of its own yet */
+            continue;
         }
         size_t place;
         pyprof_thread_view *view = pyprof_snapshot_add(request, &key, &place);
         if (view == NULL) {
             return false;
         }
+        view->moved_on = late; /* the timer lost its CPU after it had read the clocks */
         if (place >= request->known->count) {
             view->on_cpu = is_on_cpu(request, &key);
         }

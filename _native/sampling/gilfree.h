@@ -24,6 +24,7 @@ bool pyprof_gilfree_take(const pyprof_snapshot_request *request, pyprof_gilfree_
 
 /* Frees what is remembered from tick to tick; when the timer thread has ended. */
 void pyprof_gilfree_close(void);
+size_t pyprof_gilfree_bytes(void); /* of it; from any thread */
 /* In the child of a fork: leaves it behind. */
 void pyprof_gilfree_reset_child(void);
 

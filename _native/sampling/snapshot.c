@@ -17,7 +17,7 @@ void pyprof_snapshot_begin(const pyprof_snapshot_request *request) {
     snapshot->thread_count = 0;
     snapshot->frame_count = 0;
     snapshot->taken_ns = pyprof_monotonic_ns();
-    snapshot->stopped_world = false;
+    snapshot->has_starting = snapshot->stopped_world = false;
 }
 
 pyprof_thread_view *pyprof_snapshot_add(const pyprof_snapshot_request *request, const pyprof_thread_key *key,
@@ -70,8 +70,6 @@ static bool walk(const pyprof_snapshot_request *request, PyThreadState *tstate, 
     return pyprof_snapshot_add_frames(request, view, frames, depth, pyprof_code_cache_get);
 }
 
-enum { LATE_NS = 300000 };
-
 /* Whose C call made a late snapshot late. A pending call runs on the thread that holds the GIL; the timer
  * gets the GIL from who held it. */
 static const void *whoever_made_it_late(const pyprof_snapshot_request *request) {
@@ -102,13 +100,14 @@ static bool is_on_cpu(const pyprof_thread_key *key) {
 bool pyprof_snapshot_take(const pyprof_snapshot_request *request) {
     const pyprof_threads *known = request->known;
     pyprof_snapshot_begin(request);
-    bool late = request->snapshot->taken_ns - request->asked_ns > LATE_NS;
+    bool late = request->snapshot->taken_ns - request->asked_ns > PYPROF_LATE_NS;
     pyprof_code_cache_begin_snapshot();
     for (PyThreadState *tstate = PyInterpreterState_ThreadHead(request->interp); tstate != NULL;
          tstate = PyThreadState_Next(tstate)) {
         const pyprof_thread_key key = {tstate, PyThreadState_GetID(tstate), pyprof_native_thread_id(tstate)};
         if (key.tid == 0 || pyprof_is_own_thread(key.tid)) {
-            continue; /* starting: it has no frames and no clock of its own yet */
+            request->snapshot->has_starting |= key.tid == 0; /* no frames and no clock of its own yet */
+            continue;
         }
         size_t place;
         pyprof_thread_view *view = pyprof_snapshot_add(request, &key, &place);

@@ -34,6 +34,7 @@ typedef struct {
     pyprof_frame *frames;
     size_t frame_count, frame_capacity;
     int64_t taken_ns;
+    bool has_starting;  /* a thread was left out that is not there yet */
     bool stopped_world; /* of a free-threaded build: who runs now ran before, too */
 } pyprof_snapshot;
 
@@ -47,6 +48,7 @@ typedef struct {
     const void *gil_holder;      /* at that time */
 } pyprof_snapshot_request;
 
+enum { PYPROF_LATE_NS = 300000 }; /* after the clocks were read: the threads are elsewhere by then */
 enum { PYPROF_MAX_DEPTH = 1024 }; /* `max_frames` of the configuration is not larger */
 
 void pyprof_snapshot_begin(const pyprof_snapshot_request *request);

@@ -229,7 +229,7 @@ static void tick(int64_t now) {
             count_missed(1);
             return; /* the next sample carries this tick's weight */
         }
-        timer.newest_thread = newest;
+        timer.newest_thread = timer.snapshot.has_starting ? NULL : newest; /* NULL: look again */
         if (timer.threads.count == 0) {
             __atomic_store_n(&timer.abandoned, true, __ATOMIC_RELEASE);
         }
@@ -469,6 +469,9 @@ bool pyprof_timer_rotate(int64_t timeout_ns) {
 bool pyprof_timer_is_abandoned(void) { return __atomic_load_n(&timer.abandoned, __ATOMIC_ACQUIRE); }
 
 const char *pyprof_timer_gilfree_obstacle(void) {
+    if (timer.thread != NULL) {
+        return timer.gilfree_obstacle; /* the proof would change what the timer works with */
+    }
     const char *obstacle = pyprof_raw_walk_obstacle();
     return obstacle != NULL ? obstacle : pyprof_live_stacks_obstacle();
 }
@@ -489,7 +492,7 @@ void pyprof_timer_get_stats(pyprof_timer_stats *stats) {
     }
     stats->dropped_windows = pyprof_ring_dropped();
     stats->own_cpu_ns = (uint64_t)pyprof_own_threads_cpu_ns();
-    stats->bytes = pyprof_code_cache_bytes() + pyprof_ring_bytes();
+    stats->bytes = pyprof_code_cache_bytes() + pyprof_gilfree_bytes() + pyprof_ring_bytes();
     stats->walk_obstacle = timer.walk_obstacle;
     stats->gilfree_obstacle = timer.gilfree_obstacle;
     stats->engine = timer.interp == NULL             ? NULL

@@ -2,12 +2,16 @@
 
 Seen to fail:
 - with any call taken as one that was seen: 2 to 3 of 100 stacks of CALL_GRAPH are wrong;
+- a frame's place in the data stack compared by pointers that wrap around: garbage where frames were, SIGSEGV;
 - the code cache asked for dead entries too: 99 names of the churn's belong to a predecessor at their address;
 - no second engine behind it: new code has no samples at all.
 """
 
 import json
+import shlex
+import sysconfig
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,7 +80,7 @@ start(period_ns=200_000)
 for n in range(100):
     exec(compile(f"def made_{n}(end):\\n while clock() < end: pass", f"/made/{n}.py", "exec"),
          globals() | {"clock": time.thread_time}, made := {})
-    made.pop(f"made_{n}")(time.thread_time() + 0.005)
+    made.pop(f"made_{n}")(time.thread_time() + 0.02)
 stats = _native.stats()
 seen, _ = stop()
 answer(stats=stats, made=sorted({frame[:2] for frames, _ in seen for frame in frames
@@ -143,6 +147,76 @@ answer(ticks=after["ticks"] - before["ticks"], fallbacks=after["fallbacks"] - be
         f"<module>/work/once/{path}/burn" for path in ("outer/inner", "awaiting/awaited", "Made.__init__")
     }
     assert found["fallbacks"] < 0.05 * found["ticks"]
+
+
+def test_a_generator_that_comes_and_goes_between_c_calls(engine: Run) -> None:
+    """Frames of C code are taken as they were the last time, but not where the call is new."""
+    found = engine("""
+import itertools
+
+def burn():
+    end = time.thread_time() + 0.001
+    while time.thread_time() < end:
+        pass
+
+def direct(_):
+    burn()
+
+def inside(_):
+    burn()
+
+def generator():
+    while True:
+        list(map(inside, [1]))
+        yield
+
+def work(seconds, running=generator()):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        list(map(direct, [1]))
+        list(itertools.islice(running, 1))
+
+start(period_ns=500_000)
+work(2)
+seen, _ = stop()
+answer(stacks=sorted({"/".join(name for name, _, _ in frames[::-1]) for frames, _ in seen
+                      if frames[0][0] == "burn"}))
+""")
+    assert found["stacks"] == ["<module>/work/direct/burn", "<module>/work/generator/inside/burn"]
+
+
+@pytest.mark.parametrize("parity", [0, 1])
+def test_garbage_where_frames_were(
+    engine: Run, parity: int, tmp_path: Path, require: Any, run_process: Run
+) -> None:
+    """Frames of C code lie on the C stack: what is read there may be anything by then, -1 above all."""
+    compiler = shlex.split(sysconfig.get_config_var("CC") or "cc")
+    compiler[0] = require.tool(compiler[0], "cc", "gcc", "clang")
+    library = tmp_path / "fill_stack.so"
+    source = Path(__file__).with_name("fill_stack.c")
+    built = run_process([*compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(source)])
+    assert built.returncode == 0, built.stderr
+    engine(
+        """
+library, parity = sys.argv[1], int(sys.argv[2])
+fill_stack = ctypes.PyDLL(library).fill_stack
+
+def down(n):
+    if n:
+        list(map(down, (n - 1,)))
+
+start(period_ns=20_000, max_frames=64)
+end = time.thread_time() + 1.5
+while time.thread_time() < end:
+    for n in range(1, 40):
+        down(n)
+        fill_stack(parity)
+_native.stop()
+answer()
+""",
+        str(library),
+        str(parity),
+    )
 
 
 FORBIDDEN = """
