@@ -8,6 +8,7 @@
 #ifndef PYPROF_GILFREE_H
 #define PYPROF_GILFREE_H
 
+#include <Python.h>
 #include <stdbool.h>
 #include <stdint.h>
 
