@@ -15,8 +15,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("REQUIRE_ALL_TOOLS") == "1"
-# TEST_ENGINE=current_frames: the tests' programs run under the engine that is else only the fallback.
-ENGINE = os.environ.get("TEST_ENGINE", "gilfree")
 
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
 RunCommand = Callable[..., subprocess.CompletedProcess[str]]
@@ -25,8 +23,8 @@ RunCommand = Callable[..., subprocess.CompletedProcess[str]]
 def clean_environment(extra: Mapping[str, str | None] | None = None) -> dict[str, str]:
     """The environment without what would steer Python or pyprof; None in `extra` removes a variable."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYPROF_", "PYTHON", "OTEL_", "COV_"))}
-    if "TEST_ENGINE" in os.environ:
-        kept["PYPROF_ENGINE"] = ENGINE
+    if "TEST_ENGINE" in os.environ:  # else the programs run under the default, not under its fallback
+        kept["PYPROF_ENGINE"] = os.environ["TEST_ENGINE"]
     for name, value in (extra or {}).items():
         if value is None:
             kept.pop(name, None)

@@ -106,11 +106,11 @@ def record(program: Callable[[Truth], None]) -> None:
         stacks = sampler.stop()
     else:
         truth.notes["stats"] = asdict(pyprof.stats())
-        own = pyprof.stats().own_cpu_ns / 1e9
+        own = truth.notes["stats"]["own_cpu_ns"] / 1e9
         process_end = time.process_time()
         pyprof.stop(flush=True)
-    # What start() and stop() take in the main thread may or may not be in the profile, or what one takes
-    # to end after it has read its clock (9 % of 2 ms on free-threaded builds): hence two bounds.
+    # Two things may or may not be in the profile, hence two bounds: what start() and stop() take in the main
+    # thread, and what a thread takes to end after it has read its clock (9 % of 2 ms if free-threaded).
     result = {
         "flat": truth.flat,
         "cum": truth.cum,
