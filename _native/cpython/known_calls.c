@@ -1,0 +1,81 @@
+/* See known_calls.h. */
+#include "cpython/version.h"
+
+#include "cpython/known_calls.h"
+#include "cpython/live_stacks.h"
+
+#include <string.h>
+
+#if PYPROF_KNOWN_LAYOUT
+
+/* Calls that were seen; where there is no room the older ones go, and are learned again. */
+enum { CALL_SETS = 8192, CALLS_A_SET = 4 };
+
+typedef struct {
+    uint64_t calls[CALL_SETS][CALLS_A_SET];
+} call_table;
+
+static call_table known_calls;
+
+static uint64_t mix(uint64_t z) { /* splitmix64's */
+    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+    return z ^ z >> 31;
+}
+
+static uint64_t call_between(const pyprof_code_frame *caller, const pyprof_code_frame *callee) {
+    uint64_t call = mix((uintptr_t)caller->code + (uint64_t)(uint32_t)caller->lasti);
+    return mix(call + (uintptr_t)callee->code) | 1; /* 0 is no call */
+}
+
+static bool is_known_call(uint64_t call) {
+    const uint64_t *set = known_calls.calls[call / 2 % CALL_SETS];
+    for (size_t i = 0; i < CALLS_A_SET; i++) {
+        if (set[i] == call) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void pyprof_live_learn_calls(const pyprof_code_frame *frames, size_t depth) {
+    for (size_t i = 1; i < depth; i++) {
+        uint64_t call = call_between(&frames[i], &frames[i - 1]);
+        if (!is_known_call(call)) {
+            uint64_t *set = known_calls.calls[call / 2 % CALL_SETS];
+            memmove(set + 1, set, (CALLS_A_SET - 1) * sizeof(*set));
+            set[0] = call;
+        }
+    }
+}
+
+/* The calls of the last copies of one walk, by the frames' addresses too. */
+enum { RECENT_CALLS = 4096 };
+static uint64_t recent_calls[RECENT_CALLS];
+static uint64_t walk_number;
+
+void pyprof_known_calls_begin_walk(void) { walk_number++; }
+
+/* Whether the copy before this one had the same call, between the same frames; from now on, it has. */
+static bool was_there_before(uint64_t call, const char *callers_frame) {
+    uint64_t here = mix(call ^ mix((uintptr_t)callers_frame + walk_number));
+    uint64_t *place = &recent_calls[here % RECENT_CALLS];
+    bool was_there = *place == here;
+    *place = here;
+    return was_there;
+}
+
+pyprof_call_kind pyprof_look_up_call(const pyprof_code_frame *caller, const pyprof_code_frame *callee,
+                                     const char *callers_frame) {
+    uint64_t call = call_between(caller, callee);
+    if (is_known_call(call)) {
+        return PYPROF_CALL_KNOWN;
+    }
+    return was_there_before(call, callers_frame) ? PYPROF_CALL_REPEATED : PYPROF_CALL_UNKNOWN;
+}
+
+#else
+
+void pyprof_live_learn_calls(const pyprof_code_frame *frames, size_t depth) { (void)frames, (void)depth; }
+
+#endif
