@@ -1,0 +1,124 @@
+/* Live stacks, between the files that read them: where things stand, thread states, and copies of a stack.
+ *
+ * For live_*.c alone, and before every other header, since it opens CPython's internal ones. What
+ * live_stacks.h says holds here too: the timer thread, or the proof before there is one; attached or not, no
+ * lock; what was read is compared and checked, never followed.
+ */
+#ifndef PYPROF_CPYTHON_LIVE_PRIVATE_H
+#define PYPROF_CPYTHON_LIVE_PRIVATE_H
+
+#define Py_BUILD_CORE 1 /* _PyInterpreterFrame, generator states and _Py_DebugOffsets are internal */
+#include "cpython/version.h"
+
+#if PYPROF_KNOWN_LAYOUT
+#include "internal/pycore_frame.h"
+#include "internal/pycore_runtime.h"
+#if PY_VERSION_HEX >= 0x030e0000
+#include "internal/pycore_interpframe_structs.h"
+#endif
+#if PYPROF_FREE_THREADED
+#include "internal/pycore_code.h"
+#endif
+#endif
+#undef Py_BUILD_CORE
+
+#include "cpython/guarded_read.h"
+#include "cpython/live_stacks.h"
+
+#include <string.h>
+
+#if PYPROF_KNOWN_LAYOUT
+
+/* Where things stand. `_Py_DebugOffsets` knows most of it at run time; what it lacks stands before the fields
+ * that patch releases have moved, and is proved on the own thread. */
+#if PYPROF_HAS_DEBUG_OFFSETS
+#define THREAD_FIELD(name) (_PyRuntime.debug_offsets.thread_state.name)
+#define FRAME_FIELD(name, offset) (_PyRuntime.debug_offsets.interpreter_frame.offset)
+#define FRAME_EXECUTABLE FRAME_FIELD(, executable)
+#define FRAME_IP FRAME_FIELD(, instr_ptr)
+#define FRAME_IN_HOLDER 0
+#else
+#define THREAD_FIELD(name) (offsetof(PyThreadState, name))
+#define FRAME_FIELD(name, offset) (offsetof(_PyInterpreterFrame, name))
+#define FRAME_EXECUTABLE FRAME_FIELD(f_code, )
+#define FRAME_IP FRAME_FIELD(prev_instr, )
+#define FRAME_IN_HOLDER (offsetof(_PyCFrame, current_frame))
+#endif
+#define FRAME_PREVIOUS FRAME_FIELD(previous, previous)
+#define FRAME_OWNER FRAME_FIELD(owner, owner)
+
+enum {
+    THREAD_BYTES = offsetof(PyThreadState, datastack_limit) + sizeof(void *),
+    FRAME_BYTES = offsetof(_PyInterpreterFrame, localsplus),
+    BEFORE_GENERATORS_FRAME = offsetof(PyGenObject, gi_iframe),
+};
+
+static inline const char *pointer_at(const char *copy, uint64_t offset) {
+    const char *value;
+    memcpy(&value, copy + offset, sizeof(value));
+    return value;
+}
+
+/* -- live_threads.c -- */
+
+/* Reads and parses the thread state at `address`. False: there is none any more. */
+bool pyprof_live_read_thread(pyprof_live_thread *thread);
+
+/* Of a copy of a thread state that was read otherwise. */
+void pyprof_live_parse_copy(const char *copy, pyprof_live_thread *thread);
+
+bool pyprof_is_same_live_thread(const pyprof_live_thread *a, const pyprof_live_thread *b);
+bool pyprof_is_at_same_place(const pyprof_live_thread *a, const pyprof_live_thread *b);
+
+/* -- live_copies.c -- */
+
+enum {
+    /* A chunk is 16 KiB, larger only where one frame does not fit into that. */
+    MOST_CHUNK_BYTES = 64 * 1024,
+    MOST_STRAYS = 8,
+    MOST_C_FRAMES = 64,
+};
+
+/* A frame that does not lie on the data stack: a generator's, inside the generator object, or C code's, on
+ * the C stack. */
+typedef struct {
+    const char *frame;
+    char object[BEFORE_GENERATORS_FRAME + FRAME_BYTES]; /* from where a generator would begin */
+} pyprof_stray_frame;
+
+/* A frame of C code, which says nothing but where the one before it is: still the same, if that lies on the
+ * data stack next to the one after it. */
+typedef struct {
+    const char *frame, *previous;
+} pyprof_c_frame;
+
+struct pyprof_live_stack {
+    pyprof_live_thread asked; /* where the copy was looked for */
+    char after[THREAD_BYTES]; /* the thread state once more, after the frames */
+    const char *frame_before, *frame_after;
+    char *chunk;
+    size_t chunk_capacity, chunk_bytes;
+    pyprof_stray_frame strays[MOST_STRAYS]; /* copied */
+    size_t stray_count;
+    const char *expected[MOST_STRAYS]; /* to be copied the next time */
+    size_t expected_count;
+    pyprof_c_frame c_frames[MOST_C_FRAMES]; /* by address, as they were last read */
+};
+
+/* Reads the thread state and the stack again. False: the thread is gone, or there is no memory. */
+bool pyprof_live_copy_again(pyprof_live_thread *thread, pyprof_live_stack *stack);
+
+/* Whether the copy is of the stack that the thread has. `*after`: the thread after it was copied. */
+bool pyprof_is_copy_of(pyprof_live_thread *thread, const pyprof_live_stack *stack, pyprof_live_thread *after);
+
+/* The next copy shall have this frame. */
+void pyprof_expect_stray(pyprof_live_stack *stack, const char *frame);
+
+/* NULL: it was not copied with the others. */
+const pyprof_stray_frame *pyprof_find_stray(const pyprof_live_stack *stack, const char *frame);
+
+/* What has to be read for it. */
+pyprof_read pyprof_read_of_stray(pyprof_stray_frame *stray, const char *frame);
+
+#endif
+#endif

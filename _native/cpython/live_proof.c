@@ -1,0 +1,67 @@
+/* The proof that live stacks can be read here, on the own stack. See live_stacks.h. */
+#include "cpython/live_private.h"
+
+#if PYPROF_KNOWN_LAYOUT
+
+static pyprof_code_shape *shape_of_live_code(const void *code) {
+    static pyprof_code_shape shape;
+    shape = pyprof_code_shape_of((PyCodeObject *)code);
+    return &shape;
+}
+
+enum { PROOF_DEPTH = 64 };
+
+static bool offsets_are_in_bounds(void) {
+#if PYPROF_HAS_DEBUG_OFFSETS
+    return FRAME_PREVIOUS + sizeof(void *) <= FRAME_BYTES &&
+           FRAME_EXECUTABLE + sizeof(void *) <= FRAME_BYTES && FRAME_IP + sizeof(void *) <= FRAME_BYTES &&
+           FRAME_OWNER < FRAME_BYTES && THREAD_FIELD(native_thread_id) + sizeof(long) <= THREAD_BYTES &&
+           THREAD_FIELD(current_frame) + sizeof(void *) <= THREAD_BYTES;
+#else
+    return true;
+#endif
+}
+
+const char *pyprof_live_stacks_obstacle(void) {
+    static const char *const wrong_layout = "the interpreter's threads are not laid out as expected";
+    if (!pyprof_can_read_memory()) {
+        return "this process may not read its own memory through the kernel (process_vm_readv)";
+    }
+    if (!pyprof_layout_is_trusted() || !offsets_are_in_bounds()) {
+        return wrong_layout;
+    }
+    PyThreadState *own = PyThreadState_Get();
+    pyprof_live_thread thread = {.address = (const char *)own};
+    if (!pyprof_live_read_thread(&thread) || thread.interp != PyThreadState_GetInterpreter(own) ||
+        thread.unique_id != PyThreadState_GetID(own) || thread.tid != pyprof_native_thread_id(own) ||
+        thread.next != (const char *)PyThreadState_Next(own)) {
+        return wrong_layout;
+    }
+    static pyprof_code_frame raw[PROOF_DEPTH + PYPROF_SPARE_FRAMES], live[PROOF_DEPTH + PYPROF_SPARE_FRAMES];
+    bool raw_truncated, live_truncated = false;
+    size_t live_depth = 0;
+    size_t raw_depth = pyprof_walk_raw(own, raw, PROOF_DEPTH, &raw_truncated);
+    pyprof_live_stack *stack = pyprof_live_stack_new();
+    pyprof_live_learn_calls(raw, raw_depth);
+    bool is_exact =
+        stack != NULL && pyprof_walk_live(&thread, stack, false, shape_of_live_code, live, PROOF_DEPTH,
+                                          &live_depth, &live_truncated) == PYPROF_LIVE_EXACT;
+    pyprof_live_stack_free(stack);
+    if (!is_exact || live_depth != raw_depth || live_truncated != raw_truncated) {
+        return wrong_layout;
+    }
+    for (size_t i = 0; i < raw_depth; i++) {
+        if (live[i].code != raw[i].code || live[i].lasti != raw[i].lasti || live[i].begun != raw[i].begun) {
+            return wrong_layout;
+        }
+    }
+    return NULL;
+}
+
+#else
+
+const char *pyprof_live_stacks_obstacle(void) {
+    return "this version of CPython is not known to this version of pyprof";
+}
+
+#endif
