@@ -108,7 +108,8 @@ bool pyprof_is_copy_of(pyprof_live_thread *thread, const pyprof_live_stack *stac
                                       thread->top <= thread->chunk + stack->chunk_bytes));
 }
 
-bool pyprof_live_copy_again(pyprof_live_thread *thread, pyprof_live_stack *stack) {
+bool pyprof_live_copy_again(pyprof_live_thread *thread, pyprof_live_stack *stack, bool *is_copied) {
+    *is_copied = false;
     pyprof_live_thread now = *thread;
     if (!pyprof_live_read_thread(&now) || !pyprof_is_same_live_thread(&now, thread)) {
         return false;
@@ -121,10 +122,10 @@ bool pyprof_live_copy_again(pyprof_live_thread *thread, pyprof_live_stack *stack
     }
     if (!pyprof_read_memory(reads, count)) {
         stack->expected_count = 0; /* what was expected may be gone */
-        stack->chunk_bytes = 0;
         return true;
     }
     pyprof_live_parse(thread);
+    *is_copied = true;
     return true;
 }
 

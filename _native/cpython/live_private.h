@@ -105,8 +105,10 @@ struct pyprof_live_stack {
     pyprof_c_frame c_frames[MOST_C_FRAMES]; /* by address, as they were last read */
 };
 
-/* Reads the thread state and the stack again. False: the thread is gone, or there is no memory. */
-bool pyprof_live_copy_again(pyprof_live_thread *thread, pyprof_live_stack *stack);
+/* Reads the thread state and the stack again. False: the thread is gone, or there is no memory. `*is_copied`
+ * false: part of it could not be read, so that `stack` has nothing that belongs together; another attempt
+ * may find it. */
+bool pyprof_live_copy_again(pyprof_live_thread *thread, pyprof_live_stack *stack, bool *is_copied);
 
 /* Whether the copy is of the stack that the thread has. `*after`: the thread after it was copied. */
 bool pyprof_is_copy_of(pyprof_live_thread *thread, const pyprof_live_stack *stack, pyprof_live_thread *after);

@@ -280,12 +280,12 @@ pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stac
     int unknown = 0;
     pyprof_known_calls_begin_walk();
     for (int attempt = 0; attempt < MOST_ATTEMPTS && unknown < MOST_UNKNOWN; attempt++) {
-        if ((attempt > 0 || !is_copied) && !pyprof_live_copy_again(thread, stack)) {
+        if ((attempt > 0 || !is_copied) && !pyprof_live_copy_again(thread, stack, &is_copied)) {
             return PYPROF_LIVE_TORN;
         }
         walk_state walk = {.find = find, .frames = frames, .max = max, .stack = stack};
         walk.reads_c_frames = unknown > 0; /* a generator may be between them now */
-        result = walk_copy(thread, &walk);
+        result = is_copied ? walk_copy(thread, &walk) : PYPROF_LIVE_TORN;
         *depth = walk.depth;
         *truncated = walk.truncated;
         if (result != PYPROF_LIVE_TORN && result != PYPROF_LIVE_UNKNOWN) {
