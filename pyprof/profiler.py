@@ -14,6 +14,7 @@ from . import _native, log
 from .collectors.sampler import Consumer, Sampler
 from .collectors.stacks import Stacks
 from .config import Config
+from .fork import Forks, end_with_multiprocessing
 from .locks import Lock
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 # A window holds at most this; the timer thread, the ring and the exporter together ring_windows + 2 of them.
 _WINDOW_BYTES = 8 * 1024 * 1024
-
-_IMPORTS_BOUND = 0.05  # seconds that a fork waits for the exporter's imports
 
 _UNSUPPORTED = f"profiling works on Linux only; this is {sys.platform}, or a build without the Linux parts"
 
@@ -337,10 +336,7 @@ def _hook() -> None:
     if not _hooked:
         _hooked = True
         atexit.register(_at_exit)
-        os.register_at_fork(
-            before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-        )
-        os.register_at_fork(after_in_parent=_native.schedule_after_fork)
+        _forks.register(_after_fork_in_child)
 
 
 def _at_exit() -> None:
@@ -353,44 +349,6 @@ def _at_exit() -> None:
         _native.stop()  # a one-off profile that was never left
 
 
-class _Fork:
-    """What the hook before a fork has done, for the hooks after it."""
-
-    holds_imports = False
-
-
-_forks: dict[int, _Fork] = {}  # by thread: on free-threaded builds several may fork at once
-
-
-def _before_fork() -> None:
-    """Nothing in here may wait for a thread that waits for something the fork already holds."""
-    fork = _Fork()
-    _forks[_thread_id()] = fork
-    imports = sys.modules.get("pyprof.export.imports")
-    if imports is not None:
-        fork.holds_imports = imports.hold(_IMPORTS_BOUND)
-    if _host_is_single_threaded():
-        # CPython warns when a process with threads forks; a host that has none shall not hear of ours.
-        try:
-            _pause_for_fork()
-        finally:
-            # From the hook itself: its caller is the frame in which the threads are started again.
-            _native.prepare_after_fork(_resume_after_fork)
-    if imports is not None:
-        imports.join_fork_of_logging()
-
-
-def _thread_id() -> int:
-    import _thread
-
-    return _thread.get_ident()
-
-
-def _host_is_single_threaded() -> bool:
-    own = _native.own_threads()
-    return own > 0 and _native.native_threads() == own + 1
-
-
 def _pause_for_fork() -> None:
     if _current is not None:
         _current.pause()
@@ -399,45 +357,23 @@ def _pause_for_fork() -> None:
 
 
 def _resume_after_fork() -> None:
-    try:
-        if _current is not None:
-            _current.resume()
-        else:
-            _sampler.resume()
-    except RuntimeError as error:
-        log.error("profiling ended after a fork: %s", error)
+    if _current is not None:
+        _current.resume()
+    else:
+        _sampler.resume()
 
 
-def _after_fork_in_parent() -> None:
-    fork = _forks.pop(_thread_id(), None)
-    if fork is not None and fork.holds_imports:
-        sys.modules["pyprof.export.imports"].release()
+_forks = Forks(_pause_for_fork, _resume_after_fork)
 
 
 def _after_fork_in_child() -> None:
     global _lock, _sampler
-    fork = _forks.pop(_thread_id(), None)
-    _forks.clear()
-    _native.prepare_after_fork(None)
     _lock = Lock()
     _sampler = Sampler()
-    imports = sys.modules.get("pyprof.export.imports")
-    if imports is not None:
-        if fork is not None and fork.holds_imports:
-            imports.release()
-        else:
-            imports.after_fork_child()
+    _forks.enter_child()
     if _current is not None and _current.running:
         try:
             _current.start_in_child()
         except Exception as error:  # the child of a fork must come up, profiled or not
             log.error("the child of a fork is not profiled: %s", error)
-        _end_with_multiprocessing(_current)
-
-
-def _end_with_multiprocessing(profiler: Profiler) -> None:
-    """Its children leave by os._exit: instead of `atexit`'s handlers it runs its own finalizers."""
-    util = sys.modules.get("multiprocessing.util")
-    if util is not None:
-        # A finalizer registered here would not last: the child forgets its parent's first thing.
-        util.register_after_fork(profiler, lambda _: util.Finalize(None, stop, exitpriority=-1000))
+        end_with_multiprocessing(_current, stop)

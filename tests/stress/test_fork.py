@@ -6,9 +6,9 @@ Seen to fail, each with one line changed:
   deliver nothing in `test_a_storm_of_forks`;
 - `Wire.after_fork_child` keeps its lock and connection: children of `test_a_storm_of_forks` upload over the
   parent's connection or wait for its lock for ever;
-- `_before_fork` without `imports.hold`: the children of `test_a_fork_while_uploads_import` hang in `import`;
+- `Forks._before` without `imports.hold`: the children of `test_a_fork_while_uploads_import` hang in `import`;
 - `join_fork_of_logging` not called: CPython complains in `test_a_fork_while_logging_is_imported`;
-- `_end_with_multiprocessing` not called: no profile of a `multiprocessing.Process` arrives.
+- `end_with_multiprocessing` not called: no profile of a `multiprocessing.Process` arrives.
 """
 
 import multiprocessing

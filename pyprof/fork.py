@@ -1,0 +1,97 @@
+"""Around a fork: no import of ours is cut in two, and a host without threads has none while it forks.
+
+The hooks run in whatever thread forks.
+"""
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from . import _native, log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_IMPORTS_BOUND = 0.05  # seconds that a fork waits for the exporter's imports
+
+
+class _Fork:
+    """What the hook before a fork has done, for the hooks after it."""
+
+    holds_imports = False
+
+
+class Forks:
+    """The forks of this process."""
+
+    def __init__(self, pause: "Callable[[], None]", resume: "Callable[[], None]") -> None:
+        """pause, resume: end our threads and start them again, for a fork of a host that has no others."""
+        self._pause = pause
+        self._resume = resume
+        self._forks: dict[int, _Fork] = {}  # by thread: on free-threaded builds several may fork at once
+
+    def register(self, in_child: "Callable[[], None]") -> None:
+        """Once a process. in_child: runs in every child, and has to call `enter_child`."""
+        os.register_at_fork(
+            before=self._before, after_in_parent=self._after_in_parent, after_in_child=in_child
+        )
+        os.register_at_fork(after_in_parent=_native.schedule_after_fork)
+
+    def _before(self) -> None:
+        """Nothing in here may wait for a thread that waits for something the fork already holds."""
+        fork = _Fork()
+        self._forks[_thread_id()] = fork
+        imports = sys.modules.get("pyprof.export.imports")
+        if imports is not None:
+            fork.holds_imports = imports.hold(_IMPORTS_BOUND)
+        if _host_is_single_threaded():
+            # CPython warns when a process with threads forks; a host that has none shall not hear of ours.
+            try:
+                self._pause()
+            finally:
+                # From the hook itself: its caller is the frame in which the threads are started again.
+                _native.prepare_after_fork(self._resume_in_parent)
+        if imports is not None:
+            imports.join_fork_of_logging()
+
+    def _resume_in_parent(self) -> None:
+        try:
+            self._resume()
+        except RuntimeError as error:
+            log.error("profiling ended after a fork: %s", error)
+
+    def _after_in_parent(self) -> None:
+        fork = self._forks.pop(_thread_id(), None)
+        if fork is not None and fork.holds_imports:
+            sys.modules["pyprof.export.imports"].release()
+
+    def enter_child(self) -> None:
+        """In the child, before anything of ours is started or imported there."""
+        fork = self._forks.pop(_thread_id(), None)
+        self._forks.clear()
+        _native.prepare_after_fork(None)
+        imports = sys.modules.get("pyprof.export.imports")
+        if imports is not None:
+            if fork is not None and fork.holds_imports:
+                imports.release()
+            else:
+                imports.after_fork_child()
+
+
+def _thread_id() -> int:
+    import _thread
+
+    return _thread.get_ident()
+
+
+def _host_is_single_threaded() -> bool:
+    own = _native.own_threads()
+    return own > 0 and _native.native_threads() == own + 1
+
+
+def end_with_multiprocessing(profiler: object, stop: "Callable[[], None]") -> None:
+    """Its children leave by os._exit: instead of `atexit`'s handlers it runs its own finalizers."""
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        # A finalizer registered here would not last: the child forgets its parent's first thing.
+        util.register_after_fork(profiler, lambda _: util.Finalize(None, stop, exitpriority=-1000))
