@@ -1,6 +1,13 @@
 """What `pyprof.stats()` answers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from . import _native
+    from .export.delivery import Counters
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +44,37 @@ class Stats:
     """CPU time of pyprof itself, nanoseconds: its threads, and its work on the application's."""
     own_bytes: int
     """Memory of the code cache, of copied stacks and of the finished windows, bytes."""
-    uploads: int
-    upload_failures: int
-    undelivered: int
+    uploads: int = 0
+    upload_failures: int = 0
+    undelivered: int = 0
     """Profiles given up after a failed upload or write."""
-    uploaded_bytes: int
-    files_written: int
+    uploaded_bytes: int = 0
+    files_written: int = 0
+
+
+def gather(
+    native: "_native._Stats", exported: "Counters | None", *, running: bool, dropped_windows: int
+) -> Stats:
+    """Each counter is taken by the name of its field; only what is called or counted otherwise stands here.
+
+    exported: None where nothing was to be delivered. dropped_windows: of those that had left the ring.
+    """
+    found: dict[str, Any] = {
+        **native,
+        **(vars(exported) if exported is not None else {}),
+        "running": running,
+        "engine": native["engine"] or "none",
+        "engine_notes": tuple(_engine_notes(native, running)),
+        "dropped_windows": native["dropped_windows"] + dropped_windows,
+        "own_bytes": native["bytes"],
+    }
+    return Stats(**{field.name: found[field.name] for field in fields(Stats) if field.name in found})
+
+
+def _engine_notes(native: "_native._Stats", running: bool) -> "Iterator[str]":
+    if native["walk_obstacle"] is not None:
+        yield f"stacks are read through the public C API: {native['walk_obstacle']}"
+    if native["gilfree_obstacle"] is not None:
+        yield f"engine gilfree is not in use: {native['gilfree_obstacle']}"
+    if running and not native["trusted_clocks"]:
+        yield "thread clocks are coarse here: every thread is walked at every tick, idle or not"

@@ -18,8 +18,6 @@ from .fork import Forks, end_with_multiprocessing
 from .locks import Lock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from .counters import Stats
     from .export.delivery import Counters
     from .export.exporter import Exporter
@@ -253,42 +251,14 @@ def flush(timeout: float = 10.0) -> bool:
 
 def stats() -> "Stats":
     """Counters of this process: what was sampled, lost, delivered, and what that cost."""
-    from .counters import Stats
+    from .counters import gather
 
-    native = _native.stats()
-    exported = _current.counters if _current is not None else None
-    return Stats(
+    return gather(
+        _native.stats(),
+        _current.counters if _current is not None else None,
         running=is_running(),
-        engine=native["engine"] or "none",
-        engine_notes=tuple(_engine_notes(native)),
-        ticks=native["ticks"],
-        missed=native["missed"],
-        unverified=native["unverified"],
-        torn=native["torn"],
-        fallbacks=native["fallbacks"],
-        stacks=native["stacks"],
-        threads=native["threads"],
-        windows=native["windows"],
-        dropped_windows=native["dropped_windows"] + (_current.dropped_windows if _current is not None else 0),
-        overflowed=native["overflowed"],
-        unplaced_cpu_ns=native["unplaced_cpu_ns"],
-        own_cpu_ns=native["own_cpu_ns"],
-        own_bytes=native["bytes"],
-        uploads=exported.uploads if exported else 0,
-        upload_failures=exported.upload_failures if exported else 0,
-        undelivered=exported.undelivered if exported else 0,
-        uploaded_bytes=exported.uploaded_bytes if exported else 0,
-        files_written=exported.files_written if exported else 0,
+        dropped_windows=_current.dropped_windows if _current is not None else 0,
     )
-
-
-def _engine_notes(native: "_native._Stats") -> "Iterator[str]":
-    if native["walk_obstacle"] is not None:
-        yield f"stacks are read through the public C API: {native['walk_obstacle']}"
-    if native["gilfree_obstacle"] is not None:
-        yield f"engine gilfree is not in use: {native['gilfree_obstacle']}"
-    if is_running() and not native["trusted_clocks"]:
-        yield "thread clocks are coarse here: every thread is walked at every tick, idle or not"
 
 
 def open_one_off(consumer: Consumer) -> None:
