@@ -1,9 +1,12 @@
 """What several unit tests share."""
 
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
+
+from .exporting import Setup, Target
 
 WORK = """
 import json, os, socket, sys, threading, time
@@ -36,3 +39,22 @@ def messages(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 def closed_port() -> str:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         return f"http://127.0.0.1:{gone.getsockname()[1]}"
+
+
+@pytest.fixture
+def setup() -> Iterator[Callable[..., Setup]]:
+    """Makes exporters, `setup(*targets, timeout=…)`, and ends them."""
+    setups: list[Setup] = []
+
+    def make(*targets: Target, **keywords: float) -> Setup:
+        setups.append(Setup(*targets, **keywords))
+        return setups[-1]
+
+    yield make
+    for one in setups:
+        for target in one.targets:
+            target.ended.set()
+        deadline = time.monotonic() + 30
+        while not one.exporter.stop(0):  # False as long as a thread that was left behind has not ended
+            assert time.monotonic() < deadline
+            time.sleep(0.01)

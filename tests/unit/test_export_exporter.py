@@ -1,125 +1,13 @@
-"""The exporter's thread: what flush, stop and pause promise, whatever a target does."""
+"""The exporter's thread: what flush and stop promise, whatever a target does."""
 
-import os
 import threading
 import time
-from collections import deque
-
-import pytest
 
 from pyprof import _native
 from pyprof.export.exporter import Exporter
-from pyprof.export.series import Series
 from pyprof.export.target import Outcome
 
-
-class Ring:
-    """Stands for the native ring: the same `take` and `wake`, filled from Python."""
-
-    def __init__(self):
-        self.windows = deque()
-        self._changed = _native.Event()
-
-    def push(self, *windows):
-        self.windows.extend(windows)
-        self.wake()
-
-    def wake(self):
-        self._changed.set()
-
-    def take(self, timeout):
-        if not self.windows:
-            self._changed.wait(timeout)
-        self._changed.clear()
-        return self.windows.popleft() if self.windows else None
-
-
-class Target:
-    """Keeps what it is sent; may be made to fail, to raise, or to hang until it is cut."""
-
-    stores = False
-    imports = "log"
-
-    def __init__(self, name="server", combined=False):
-        self.name, self.combined = name, combined
-        self.sent = []
-        self.outcome = Outcome(True, bytes=10)
-        self.error = None
-        self.hang = self.deaf = False
-        self.sending = threading.Event()
-        self.ended = threading.Event()
-        self.deadlines = []
-        self.closed = 0
-        self._cut = threading.Event()
-
-    def prepare(self):
-        return self.outcome
-
-    def send(self, series, deadline):
-        self.deadlines.append(deadline)
-        self.sending.set()
-        if self.deaf:  # like a look-up of a host's name
-            self.ended.wait(60)
-        elif self.hang:
-            self._cut.wait(max(0, min(60, deadline - time.monotonic())))
-        if self._cut.is_set():
-            return Outcome(False, "given up", cut=True)
-        if self.hang:
-            return Outcome(False, "late", retriable=True)
-        if self.error:
-            raise self.error
-        self.sent.extend(series)
-        return self.outcome
-
-    def cut(self):
-        self._cut.set()
-
-    def resume(self):
-        self._cut.clear()
-
-    def after_fork_child(self):
-        self._cut.clear()
-
-    def close(self):
-        self.closed += 1
-
-
-def encode(window, combined):
-    if isinstance(window, Exception):
-        raise window
-    if window is None:
-        return []
-    return [Series("profile" if combined else "process_cpu", {}, str(window).encode(), 0, 0)]
-
-
-class Setup:
-    def __init__(self, *targets, timeout=30.0):
-        self.ring = Ring()
-        self.targets = targets or (Target(),)
-        self.target = self.targets[0]
-        self.exporter = Exporter(self.targets, self.ring.take, encode, timeout=timeout, wake=self.ring.wake)
-
-    @property
-    def delivered(self):
-        return [series.pprof for series in self.target.sent]
-
-
-@pytest.fixture
-def setup():
-    setups = []
-
-    def make(*targets, **keywords):
-        setups.append(Setup(*targets, **keywords))
-        return setups[-1]
-
-    yield make
-    for one in setups:
-        for target in one.targets:
-            target.ended.set()
-        deadline = time.monotonic() + 30
-        while not one.exporter.stop(0):  # False as long as a thread that was left behind has not ended
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+from .exporting import Target, encode
 
 
 def test_windows_are_delivered_in_order_and_counted(setup):
@@ -281,70 +169,6 @@ def test_stop_without_a_thread_delivers_in_the_caller_s(setup):
     assert _native.native_threads() == before
 
 
-def test_pause_cuts_and_keeps_the_window(setup):
-    s = setup(timeout=600)
-    s.target.hang = True
-    s.exporter.start()
-    s.ring.push("a", "b")
-    assert s.target.sending.wait(30)
-    begin = time.monotonic()
-    assert s.exporter.pause(30)
-    assert time.monotonic() - begin < 10
-    assert s.delivered == []
-    s.target.hang = False
-    s.exporter.start()
-    assert s.exporter.flush(30)
-    assert s.delivered == [b"a", b"b"]
-    assert s.exporter.counters.undelivered == 0
-
-
-def test_what_one_target_has_is_not_sent_to_it_again_after_a_pause(setup):
-    first, second = Target("first"), Target("second")
-    s = setup(first, second, timeout=600)
-    second.hang = True
-    s.exporter.start()
-    s.ring.push("a")
-    assert second.sending.wait(30)
-    assert s.exporter.pause(30)
-    second.hang = False
-    s.exporter.start()
-    assert s.exporter.flush(30)
-    assert (len(first.sent), len(second.sent)) == (1, 1)
-
-
-def test_the_thread_is_gone_after_a_pause(setup):
-    s = setup()
-    before = _native.native_threads()
-    for _ in range(20):
-        s.exporter.start()
-        assert _native.native_threads() == before + 1
-        assert s.exporter.pause(30)
-        deadline = time.monotonic() + 10
-        while (
-            _native.native_threads() != before
-        ):  # the kernel takes a joined thread off its list a moment later
-            assert time.monotonic() < deadline
-
-
-@pytest.mark.parametrize("pauses", [1, 2])
-def test_a_start_while_the_paused_thread_cannot_end(pauses, setup):
-    """Two threads would talk over one connection; the second pause ends one that was only waiting."""
-    s = setup()
-    s.target.deaf = True
-    s.exporter.start()
-    s.ring.push("a", "b")
-    assert s.target.sending.wait(30)
-    s.target.sending.clear()
-    for _ in range(pauses):
-        assert not s.exporter.pause(0.1)
-        s.exporter.start()
-    assert not s.target.sending.wait(0.2)
-    s.target.deaf = False
-    s.target.ended.set()
-    assert s.exporter.flush(30)
-    assert s.delivered == [b"a", b"b"]
-
-
 def test_a_fault_is_logged_once_and_ends_nothing(setup, caplog):
     s = setup()
     s.exporter.start()
@@ -378,35 +202,3 @@ def test_a_broken_ring_does_not_spin(setup, caplog):
     assert exporter.pause(30)
     assert len(calls) <= 5
     assert len(caplog.records) == 1
-
-
-# The process that runs the tests has threads of its own, whatever ours do.
-@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_after_a_fork_the_child_has_its_own(setup):
-    """The child goes on with a new thread and nothing of the parent's; the parent is not disturbed."""
-    s = setup(timeout=600)
-    s.target.hang = True
-    s.exporter.start()
-    s.ring.push("a")
-    assert s.target.sending.wait(30)
-    assert s.exporter.pause(30)
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            s.target.hang = False
-            s.exporter.after_fork_child()
-            s.exporter.start()
-            s.ring.push("child")
-            good = s.exporter.flush(30) and s.delivered == [b"child"] and s.exporter.counters.uploads == 1
-            os.write(write, b"1" if good else b"0")
-        finally:
-            os._exit(0)
-    os.close(write)
-    with os.fdopen(read, "rb") as pipe:
-        assert pipe.read() == b"1"
-    os.waitpid(child, 0)
-    s.target.hang = False
-    s.exporter.start()
-    assert s.exporter.flush(30)
-    assert s.delivered == [b"a"]
