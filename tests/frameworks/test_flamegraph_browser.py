@@ -1,95 +1,19 @@
-"""The flame graph page in a real Chromium: what a person sees and does, and that no request leaves it.
+"""The flame graph page in a real Chromium: what a person sees and does.
 
 Each check was seen to fail on a page broken on purpose; the comments name the change.
 """
 
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from pyprof.pprof.flamegraph import render
-from pyprof.pprof.model import Function, Line, Location, Profile, Sample, ValueType
+from pyprof.pprof.model import Profile
 
 from .flamegraph_page import Page
+from .flamegraph_profiles import HOSTILE, TYPES, sample, talk
 
 pytestmark = pytest.mark.browser
 
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-)
-HOSTILE = "</script><img src=x onerror=alert(1)>"
-TYPES = [ValueType("samples", "count"), ValueType("cpu", "nanoseconds"), ValueType("wall", "nanoseconds")]
 LIGHT_MATCH = (194, 24, 91)
-
-
-def sample(names: str, cpu: int, wall: int | None = None) -> Sample:
-    """A stack, root first, with its values in hundredths of a second."""
-    locations = tuple(
-        Location((Line(Function(name, "", "/srv/talk.py", 10), 12),)) for name in reversed(names.split(" > "))
-    )
-    return Sample(locations, (cpu, cpu * 10_000_000, (cpu if wall is None else wall) * 10_000_000))
-
-
-def talk() -> Profile:
-    """The talk's program in its true shares, a thread that only waits, and a name that attacks the page."""
-    main = "__main__.<module> > __main__.main"
-    samples = [
-        sample(main, 30),
-        sample(f"{main} > __main__.doALot", 200),
-        sample(f"{main} > __main__.doALot > __main__.prepare", 50),
-        sample(f"{main} > __main__.doLittle", 50),
-        sample(f"{main} > __main__.doLittle > __main__.prepare", 50),
-        sample("queue.Queue.get", 0, 300),
-        sample(f"queue.Queue.get > {HOSTILE}", 0, 80),
-    ]
-    return Profile(
-        TYPES,
-        samples,
-        default_sample_type="cpu",
-        time_ns=1_700_000_000_000_000_000,
-        duration_ns=3_800_000_000,
-        comments=["pid 42", HOSTILE],
-    )
-
-
-@pytest.fixture(scope="module")
-def driver(require: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    require.module("selenium")
-    chromium = require.tool("chromium", "chromium-browser", "google-chrome")
-    chromedriver = require.tool("chromedriver")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(chromedriver))
-    driver.set_page_load_timeout(60)
-    driver.set_script_timeout(60)
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture
-def page(driver: Any, tmp_path: Path) -> Iterator[Page]:
-    page = Page(driver, tmp_path)
-    page.size(1200, 800)
-    page.media("light")
-    page.open(render(talk(), title="talk.pb.gz"))
-    yield page
-    assert page.complaints() == [], "errors and refusals in the console"
 
 
 def test_head(page: Page) -> None:
@@ -290,107 +214,6 @@ def test_dark_and_light(page: Page) -> None:
     page.media("dark")
     page.driver.refresh()
     page.wait("dark because the system is", is_dark)
-
-
-def test_a_hostile_name_is_text(page: Page) -> None:
-    # Failed with `<` and `>` not escaped in the data, and with innerHTML in place of textContent.
-    from selenium.common.exceptions import NoAlertPresentException
-
-    page.js("document.querySelector('#types input[value=\"2\"]').closest('label').click()")
-    assert page.search("onerror").startswith("10.5 % of wall")
-    page.keys("ENTER")
-    assert page.get("name").text == HOSTILE
-    page.get("zoom").click()
-    assert page.get("crumbs").text.split("\n")[-1] == HOSTILE
-    page.pointer(0.5, 2, click=False)
-    page.wait("tooltip", lambda: page.get("tip").text.startswith(HOSTILE))
-    page.get("show-table").click()
-    assert HOSTILE in page.get("rows").text
-    page.get("help").click()
-    assert HOSTILE in page.get("notes").text
-    assert page.js("return document.images.length") == 0
-    assert page.js("return document.scripts.length") == 2
-    with pytest.raises(NoAlertPresentException):
-        _ = page.driver.switch_to.alert.text
-
-
-def test_no_request_but_the_page_itself(page: Page) -> None:
-    # Failed with an <img> of another origin put into the template, though the policy refused it.
-    page.pointer(0.3, 3, click=True)
-    page.search("prepare")
-    page.get("theme").click()
-    page.get("show-table").click()
-    page.js("document.querySelector('#types input[value=\"2\"]').closest('label').click()")
-    remote = [url for url in page.requests() if not url.startswith("data:image/svg+xml,")]
-    assert remote == [page.url]
-    assert page.js("return performance.getEntriesByType('resource').map((e) => e.name)") == []
-
-
-@pytest.fixture
-def listener() -> Iterator[tuple[str, list[str]]]:
-    """A server that would notice a request: its address and the paths asked for."""
-    hits: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            hits.append(self.path)
-            self.send_response(204)
-            self.end_headers()
-
-        do_POST = do_GET
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", hits
-        server.shutdown()
-        thread.join()
-
-
-ATTEMPTS = """
-    const [address, done] = arguments, ended = [];
-    const until = (name, object, ...events) => ended.push(new Promise((end) => {
-        for (const event of events) object.addEventListener(event, () => end(name));
-    }));
-    const put = (tag, properties) => {
-        const made = Object.assign(document.createElement(tag), properties);
-        until(tag, made, "load", "error");
-        document.body.append(made);
-    };
-    put("img", {src: address + "/img"});
-    put("link", {rel: "stylesheet", href: address + "/style"});
-    ended.push(fetch(address + "/fetch", {mode: "no-cors"}).catch(() => {}));
-    const request = new XMLHttpRequest();
-    until("xhr", request, "loadend");
-    request.open("GET", address + "/xhr");
-    request.send();
-    Promise.all(ended).then(() => done(ended.length));
-"""
-
-
-def test_the_policy_stops_what_would_ask_the_network(
-    driver: Any, tmp_path: Path, listener: tuple[str, list[str]]
-) -> None:
-    """The test runs code in the page, as a hole in it would; without the policy the code gets through."""
-    address, hits = listener
-    page = Page(driver, tmp_path)
-    html = render(talk())
-    policy = 'http-equiv="Content-Security-Policy"'
-    assert policy in html
-    page.open(html.replace(policy, 'name="none"'))
-    assert driver.execute_async_script(ATTEMPTS, address) == 4
-    assert sorted(hits) == ["/fetch", "/img", "/style", "/xhr"]
-    hits.clear()
-    page.open(html)
-    assert driver.execute_async_script(ATTEMPTS, address) == 4
-    assert hits == []
-    blocked = driver.execute_script(
-        "try { document.body.innerHTML = '<b>x</b>'; return 'let'; } catch (e) { return e.name; }"
-    )
-    assert blocked == "TypeError", "strings do not become markup"
 
 
 def test_fifty_thousand_frames(page: Page) -> None:

@@ -1,6 +1,6 @@
 """The flame graph page, without a browser: its data, its escaping, its policy, its colours.
 
-What a browser makes of it is tested in tests/frameworks/test_flamegraph_browser.py.
+What a browser makes of it is tested in tests/frameworks/test_flamegraph_*.py.
 """
 
 import base64
