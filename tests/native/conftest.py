@@ -1,27 +1,13 @@
 """Programs that drive the sampler directly and answer what it saw."""
 
-import json
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 
-Run = Callable[..., Any]
+from ..engine import Run, asking
 
-# Every program begins with this. Its answer is its last line, as JSON.
 PRELUDE = """
-import ctypes, gc, json, os, sys, _thread, threading, time
 from types import CodeType
-from pyprof import _native
-from pyprof.pprof import read
 
 COLUMNS = dict(samples=_native.SAMPLES, cpu=_native.CPU_NS, wall=_native.WALL_NS)
-PATIENCE = 60
-
-def start(**options):
-    _native.start(**dict(period_ns=1_000_000, window_ns=10**15, max_frames=1000, ring_windows=9,
-                         window_bytes=8 << 20, raw_walk=True,
-                         gilfree=os.environ.get("PYPROF_ENGINE") != "current_frames") | options)
 
 def stop():
     "[(frames as (name, file, line), leaf first; values)], counters"
@@ -42,19 +28,10 @@ def work_until_walked(times):
     end, deadline = _native.stats()["stacks"] + times, time.monotonic() + PATIENCE
     while _native.stats()["stacks"] < end:
         assert time.monotonic() < deadline
-
-def answer(**found):
-    print(json.dumps(found))
 """
 
 
 @pytest.fixture
-def engine(run_python: Run) -> Callable[..., Any]:
+def engine(run_python: Run) -> Run:
     """Runs a program in a process of its own and returns its answer."""
-
-    def run(program: str, *arguments: str, **keywords: Any) -> Any:
-        result = run_python(PRELUDE + program, *arguments, check=True, timeout=120, **keywords)
-        assert result.stderr == ""
-        return json.loads(result.stdout.splitlines()[-1])
-
-    return run
+    return asking(run_python, PRELUDE)

@@ -17,21 +17,9 @@ from typing import Any
 
 import pytest
 
-Run = Callable[..., Any]
+from ..engine import Run, asking
 
-# Every program below begins with this. Its answer is its last line, as JSON.
 PRELUDE = """
-import gc, json, os, sys, time
-from pyprof import _native
-from pyprof.pprof import read
-
-PATIENCE = 60
-
-def start(**options):
-    _native.start(**dict(period_ns=1_000_000, window_ns=10**15, max_frames=100, ring_windows=9,
-                         window_bytes=8 << 20, raw_walk=True,
-                         gilfree=os.environ.get("PYPROF_ENGINE") != "current_frames") | options)
-
 def decode(message):
     "[(names, leaf first; values)]"
     return [([line.function.name for location in sample.locations for line in location.lines], sample.values)
@@ -55,22 +43,13 @@ def {name}(times):
 def memory(kind="VmRSS"):
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) << 10 for line in file if line.startswith(kind))
-
-def answer(**found):
-    print(json.dumps(found))
 """
 
 
 @pytest.fixture
-def engine(run_python: Run) -> Callable[..., Any]:
+def engine(run_python: Run) -> Run:
     """Runs a program in a process of its own and returns its answer."""
-
-    def run(program: str, *arguments: str) -> Any:
-        result = run_python(PRELUDE + program, *arguments, check=True, timeout=120)
-        assert result.stderr == ""
-        return json.loads(result.stdout.splitlines()[-1])
-
-    return run
+    return asking(run_python, PRELUDE)
 
 
 def test_two_million_stacks_in_one_window(engine: Callable[..., Any]) -> None:
