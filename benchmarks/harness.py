@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -113,15 +114,19 @@ def received(url: str) -> dict[str, Any]:
     return result
 
 
-def worker(module: str, request: Mapping[str, Any], *, timeout: float, **environ: str) -> dict[str, Any]:
-    """Run `python -m module REQUEST` in a fresh process; its last line of stdout is its JSON answer."""
+def environment_of_worker(environ: Mapping[str, str]) -> dict[str, str]:
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith(("PYPROF_", "DD_", "_DD_"))
     }
+    return {**inherited, "PYTHONHASHSEED": "0", **environ}
+
+
+def worker(module: str, request: Mapping[str, Any], *, timeout: float, **environ: str) -> dict[str, Any]:
+    """Run `python -m module REQUEST` in a fresh process; its last line of stdout is its JSON answer."""
     done = subprocess.run(
         [sys.executable, "-m", module, json.dumps(request)],
         cwd=ROOT,
-        env={**inherited, "PYTHONHASHSEED": "0", **environ},
+        env=environment_of_worker(environ),
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -131,6 +136,46 @@ def worker(module: str, request: Mapping[str, Any], *, timeout: float, **environ
         raise RuntimeError(f"{module} {dict(request)}: exit code {done.returncode}\n{done.stderr[-3000:]}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
+
+
+Ask = Callable[[str], dict[str, Any]]
+
+
+@contextlib.contextmanager
+def conversation(module: str, request: Mapping[str, Any], **environ: str) -> Iterator[Ask]:
+    """`python -m module REQUEST` in a process that answers each line it is sent with a line of JSON."""
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, json.dumps(request)],
+            cwd=ROOT,
+            env=environment_of_worker(environ),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def ask(line: str) -> dict[str, Any]:
+            print(line, file=process.stdin, flush=True)
+            answer = process.stdout.readline()
+            if not answer:
+                errors.seek(0)
+                raise RuntimeError(f"{module} {dict(request)}: no answer\n{errors.read()[-3000:]}")
+            result: dict[str, Any] = json.loads(answer)
+            return result
+
+        try:
+            yield ask
+        finally:
+            process.stdin.close()
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            process.stdout.close()
 
 
 def compiled_empty_loop(directory: Path) -> Path:

@@ -1,4 +1,4 @@
-"""One process of bench_overhead: one workload under one profiler, in blocks on and off, or steadily on.
+"""One process of bench_overhead: one workload under one profiler, in turns off and on, or steadily on.
 
 Own CPU is the process's CPU clock less the clocks of the application's threads: whatever else runs in the
 process is the profiler, threads that have ended included, and it is the same rule for every profiler.
@@ -47,17 +47,27 @@ def calibrated(workload: Workload, seconds: float) -> int:
     return max(1, int(amount * seconds / taken))
 
 
-def alternate(workload: Workload, profiler: Profiler, request: dict[str, Any]) -> dict[str, Any]:
-    """Blocks of the same work: off, on, off, on, …, off."""
+SETTLE = 0.15
+"""Seconds of work after each start and stop, outside of what is measured: the first ticks meet new code."""
+
+
+def take_turns(workload: Workload, profiler: Profiler, request: dict[str, Any]) -> None:
+    """For each line of stdin a turn: the same work with the profiler off, on and off again."""
     amount = calibrated(workload, request["seconds"])
-    off, on = [measured(workload, amount)], []
-    for _ in range(request["pairs"]):
+    settling = max(1, int(amount * SETTLE / request["seconds"]))
+
+    def settled() -> dict[str, float]:
+        workload.run(settling)
+        return measured(workload, amount)
+
+    print(json.dumps({"amount": amount}), flush=True)
+    for _ in sys.stdin:
+        before = settled()
         profiler.start(request["url"])
         check(profiler)
-        on.append(measured(workload, amount))
+        on = settled()
         profiler.stop()
-        off.append(measured(workload, amount))
-    return {"off": off, "on": on, "amount": amount}
+        print(json.dumps({"before": before, "on": on, "after": settled()}), flush=True)
 
 
 def steady(workload: Workload, profiler: Profiler, request: dict[str, Any]) -> dict[str, Any]:
@@ -88,10 +98,11 @@ def main() -> None:
     request = json.loads(sys.argv[1])
     workload = WORKLOADS[request["workload"]]()
     profiler = PROFILERS[request["profiler"]]()
-    mode = {"alternate": alternate, "steady": steady}[request["mode"]]
-    result = mode(workload, profiler, request)
+    if request["mode"] == "turns":
+        take_turns(workload, profiler, request)
+    else:
+        print(json.dumps(steady(workload, profiler, request), default=str), flush=True)
     workload.close()
-    print(json.dumps(result, default=str), flush=True)
 
 
 if __name__ == "__main__":
