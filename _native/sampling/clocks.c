@@ -33,8 +33,8 @@ int64_t pyprof_thread_cpu_ns(uint64_t tid) {
     return read_clock((clockid_t)((~(uint32_t)tid << 3) | 6));
 }
 
-/* Reads a small /proc file whose one line is "PID (name) S …"; returns what stands after the name. */
-static const char *read_stat(const char *path, char *buffer, size_t size) {
+/* Reads a small /proc file; what it holds, or NULL. */
+static const char *read_small(const char *path, char *buffer, size_t size) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
         return NULL;
@@ -45,15 +45,37 @@ static const char *read_stat(const char *path, char *buffer, size_t size) {
         return NULL;
     }
     buffer[n] = '\0';
-    const char *end_of_name = strrchr(buffer, ')'); /* the name itself may hold parentheses and spaces */
-    return end_of_name != NULL && end_of_name[1] == ' ' ? end_of_name + 2 : NULL;
+    return buffer;
+}
+
+/* The same for one whose line is "PID (name) S …": what stands after the name. */
+static const char *read_stat(const char *path, char *buffer, size_t size) {
+    const char *line = read_small(path, buffer, size);
+    const char *end = line == NULL ? NULL : strrchr(line, ')'); /* names may hold parentheses and spaces */
+    return end != NULL && end[1] == ' ' ? end + 2 : NULL;
+}
+
+enum { PATH_BYTES = 64 };
+
+static void path_of_thread(char path[PATH_BYTES], uint64_t tid, const char *file) {
+    snprintf(path, PATH_BYTES, "/proc/self/task/%llu/%s", (unsigned long long)tid, file);
 }
 
 bool pyprof_thread_is_runnable(uint64_t tid) {
-    char path[64], buffer[512];
-    snprintf(path, sizeof(path), "/proc/self/task/%llu/stat", (unsigned long long)tid);
+    char path[PATH_BYTES], buffer[512];
+    path_of_thread(path, tid, "stat");
     const char *state = read_stat(path, buffer, sizeof(buffer));
     return state != NULL && *state == 'R';
+}
+
+double pyprof_thread_share_of_cpu(uint64_t tid) {
+    char path[PATH_BYTES], buffer[128];
+    unsigned long long ran, waited;
+    path_of_thread(path, tid, "schedstat");
+    const char *line = read_small(path, buffer, sizeof(buffer));
+    return line != NULL && sscanf(line, "%llu %llu", &ran, &waited) == 2 && ran > 0
+               ? (double)ran / (double)(ran + waited)
+               : 1;
 }
 
 bool pyprof_thread_exists(uint64_t tid) { return syscall(SYS_tgkill, getpid(), (pid_t)tid, 0) == 0; }

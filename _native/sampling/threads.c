@@ -10,11 +10,8 @@
 #include "sampling/clocks.h"
 #include "sampling/own_threads.h"
 
-/* Asking /proc is dear, and only needed where the timer itself took the CPU from the thread. With several
- * CPUs that is chance, and the thread's next tick may be another's; only where they are all taken it is the
- * rule. */
-enum { RUNNABLE_CHECKS_A_TICK = 2 };
-
+/* With several CPUs it is chance whether the timer takes a thread's CPU, and the thread's next tick may find
+ * it on one. */
 static bool may_wait_to_be_placed(const pyprof_threads *threads, const pyprof_thread *thread) {
     return pyprof_can_look_on() && thread->clock_ns - thread->charged_ns < threads->patience_ns;
 }
@@ -75,27 +72,29 @@ void pyprof_threads_close(pyprof_threads *threads) {
     memset(threads, 0, sizeof(*threads));
 }
 
-bool pyprof_threads_read_clocks(pyprof_threads *threads, const void *gil_holder) {
+static bool read_every_clock(pyprof_threads *threads) {
     bool changed = !threads->trust_clocks;
     for (size_t i = 0; i < threads->count; i++) {
         pyprof_thread *thread = &threads->items[i];
         int64_t clock = pyprof_thread_cpu_ns(thread->key.tid);
-        thread->moved = clock > thread->clock_ns;
+        thread->ran_ns = clock > thread->clock_ns ? clock - thread->clock_ns : 0;
+        thread->moved |= thread->ran_ns > 0;
         thread->ended = clock < 0;
-        if (clock >= 0) {
+        if (thread->ran_ns > 0) {
             thread->clock_ns = clock;
         }
-        if (thread->moved || clock < 0 || !threads->trust_clocks) {
+        if (thread->ran_ns > 0 || thread->ended || !threads->trust_clocks) {
             thread->stack_is_current = false;
         }
         changed |= !thread->stack_is_current;
     }
-    /* A clock that goes on between two reads, the second at least one system call later, belongs to a thread
-     * that is on a CPU now. That is blind to a thread from which the timer took the CPU: then holding the GIL
-     * (or, free-threaded, being attached) tells, and as a last resort whether the kernel would run it if it
-     * could. While somebody holds the GIL that last one tells nothing: a thread that is woken for the GIL is
-     * ready to run too, at a place where it waits. */
-    size_t runnable_checks = 0;
+    return changed;
+}
+
+/* A clock that goes on between two reads, the second at least one system call later, belongs to a thread that
+ * is on a CPU now. That is blind to a thread from which the timer took the CPU; there holding the GIL (or,
+ * free-threaded, being attached) tells. */
+static void see_who_is_on_cpu(pyprof_threads *threads, const void *gil_holder) {
     for (size_t i = 0; i < threads->count; i++) {
         pyprof_thread *thread = &threads->items[i];
         thread->on_cpu = false;
@@ -109,20 +108,49 @@ bool pyprof_threads_read_clocks(pyprof_threads *threads, const void *gil_holder)
         }
         thread->placeable_ns = thread->clock_ns;
         thread->certain_ns = 0;
+        thread->on_cpu = thread->on_cpu || (!may_wait_to_be_placed(threads, thread) &&
+                                            pyprof_thread_attached(thread->key.tstate));
     }
-    if (gil_holder != NULL && gil_holder != PYPROF_UNKNOWN_HOLDER) {
-        return changed;
+}
+
+bool pyprof_threads_read_clocks(pyprof_threads *threads, const void *gil_holder) {
+    for (size_t i = 0; i < threads->count; i++) {
+        threads->items[i].moved = false;
     }
-    for (size_t n = 0; n < threads->count && runnable_checks < RUNNABLE_CHECKS_A_TICK; n++) {
-        threads->next_runnable_check = (threads->next_runnable_check + 1) % threads->count;
-        pyprof_thread *thread = &threads->items[threads->next_runnable_check];
+    bool changed = read_every_clock(threads);
+    see_who_is_on_cpu(threads, gil_holder);
+    return changed;
+}
+
+bool pyprof_threads_need_a_nap(const pyprof_threads *threads) {
+    for (size_t i = 0; i < threads->count; i++) {
+        const pyprof_thread *thread = &threads->items[i];
         if (thread->moved && !thread->on_cpu && !may_wait_to_be_placed(threads, thread)) {
-            thread->on_cpu =
-                pyprof_thread_attached(thread->key.tstate) || pyprof_thread_is_runnable(thread->key.tid);
-            runnable_checks++;
+            return true;
         }
     }
-    return changed;
+    return false;
+}
+
+enum { NAP_NS = 40000, OVERSLEPT_NS = 40000 };
+
+bool pyprof_nap(void) {
+    uint32_t never_changes = 0;
+    const int64_t end = pyprof_monotonic_ns() + NAP_NS;
+    pyprof_futex_wait(&never_changes, 0, end);
+    return pyprof_monotonic_ns() < end + OVERSLEPT_NS;
+}
+
+void pyprof_threads_read_clocks_again(pyprof_threads *threads, const void *gil_holder, bool after_a_nap) {
+    read_every_clock(threads);
+    see_who_is_on_cpu(threads, gil_holder);
+    for (size_t i = 0; i < threads->count; i++) {
+        pyprof_thread *thread = &threads->items[i];
+        const bool ran = threads->trust_clocks ? thread->ran_ns > NAP_NS / 2 && after_a_nap : thread->moved;
+        /* That it could run is not enough: a thread that wakes up can, long before it does. That it ran is
+         * not enough either: it may have gone to sleep since. */
+        thread->on_cpu = thread->on_cpu || (ran && pyprof_thread_is_runnable(thread->key.tid));
+    }
 }
 
 static bool same_key(const pyprof_thread_key *a, const pyprof_thread_key *b) {
@@ -152,12 +180,16 @@ pyprof_thread pyprof_new_thread(const pyprof_thread_key *key, int64_t wall_ns, b
     int64_t clock = pyprof_thread_cpu_ns(key->tid);
     clock = clock < 0 ? 0 : clock;
     int64_t head = clock < wall_ns ? clock : wall_ns;
+    /* Where other processes want the CPU too, a thread that is found working has it for a part of the gap. */
+    int64_t gap = on_cpu ? (int64_t)((double)wall_ns * pyprof_thread_share_of_cpu(key->tid)) : 0;
     return (pyprof_thread){
         .key = *key,
         .clock_ns = clock,
         .placeable_ns = clock,
         .charged_ns = clock - head,
-        .tail_ns = on_cpu ? wall_ns - head : PYPROF_UNKNOWN,
+        .tail_ns = !on_cpu      ? PYPROF_UNKNOWN
+                   : gap > head ? gap - head
+                                : 0,
         .moved = true,
         .on_cpu = on_cpu,
         .stack = PYPROF_NO_STACK,

@@ -32,6 +32,7 @@ typedef struct {
     int64_t tail_ns;       /* to be charged after its end, see charge.c; or PYPROF_UNKNOWN */
     int64_t weight_ns;     /* time that the last sample stands for, if that found it on a CPU; else 0 */
     bool moved;            /* the clock went on since the tick before */
+    int64_t ran_ns;        /* how far, since it was last read */
     bool ended;            /* the clock is gone */
     bool on_cpu;           /* this tick may place CPU time */
     bool in_python;        /* `stack` has Python frames */
@@ -44,7 +45,6 @@ typedef struct {
 typedef struct {
     pyprof_thread *items; /* in the order of the last snapshot */
     size_t count, capacity;
-    size_t next_runnable_check;
     int64_t patience_ns; /* CPU time that may stay unplaced for a while */
     bool trust_clocks;   /* a clock that stands still proves that its thread did not run */
 } pyprof_threads;
@@ -60,6 +60,12 @@ void pyprof_threads_close(pyprof_threads *threads);
 /* At the beginning of a tick, before anything asks for the GIL: reads every clock and decides who is on a
  * CPU. Returns whether anything may have changed since the last snapshot. */
 bool pyprof_threads_read_clocks(pyprof_threads *threads, const void *gil_holder);
+
+/* Whether there are threads that have run, of which that does not tell where: the timer may have the CPU that
+ * they had. Then a nap gives it back to who had it: the thread whose clock goes on meanwhile, if any. */
+bool pyprof_threads_need_a_nap(const pyprof_threads *threads);
+bool pyprof_nap(void); /* false: it took so long that its end is no random moment */
+void pyprof_threads_read_clocks_again(pyprof_threads *threads, const void *gil_holder, bool after_a_nap);
 
 /* The index of the thread, expected at `hint`, or `count`. */
 size_t pyprof_threads_find(const pyprof_threads *threads, const pyprof_thread_key *key, size_t hint);

@@ -1,4 +1,4 @@
-"""Eight threads that burn 5 ms, then sleep 150 ms: half a sampling period, asleep at nearly every tick."""
+"""Sixteen threads that burn 5 ms, then sleep 150 ms: half a sampling period, asleep at nearly every tick."""
 
 import threading
 from time import sleep, thread_time
@@ -17,9 +17,9 @@ def rest() -> None:
 
 
 def bursts(truth: Truth, number: int) -> None:
-    sleep(0.019 * number)
+    sleep(0.0097 * number)
     burning = resting = 0.0
-    for _ in range(40):
+    for _ in range(50):
         begin = thread_time()
         burst(begin)
         between = thread_time()
@@ -32,7 +32,7 @@ def bursts(truth: Truth, number: int) -> None:
 
 
 def run(truth: Truth) -> None:
-    threads = [threading.Thread(target=bursts, args=(truth, number)) for number in range(8)]
+    threads = [threading.Thread(target=bursts, args=(truth, number)) for number in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -43,7 +43,7 @@ WORK = [
 
 
 def run(truth: Truth) -> None:
-    end = thread_time() + 3.0
+    end = thread_time() + 5.0
     while thread_time() < end:
         for name, call, size in WORK:
             begin = thread_time()
