@@ -180,26 +180,6 @@ size_t pyprof_walk_public(PyThreadState *tstate, pyprof_code_frame *frames, size
     return depth;
 }
 
-pyprof_code_shape pyprof_code_shape_of(PyCodeObject *code) {
-    pyprof_code_shape shape = {0};
-#if PYPROF_KNOWN_LAYOUT
-#if PYPROF_CODE_KNOWS_FRAME_SIZE
-    shape.frame_bytes = (uint32_t)code->co_framesize * sizeof(PyObject *);
-#else
-    shape.frame_bytes =
-        (uint32_t)(code->co_nlocalsplus + code->co_stacksize + FRAME_SPECIALS_SIZE) * sizeof(PyObject *);
-#endif
-    shape.bytecode_bytes = (int32_t)Py_SIZE(code) * CODE_UNIT;
-    shape.first_traceable = code->_co_firsttraceable * CODE_UNIT;
-#if !PYPROF_FREE_THREADED
-    shape.bytecode = (const char *)code + offsetof(PyCodeObject, co_code_adaptive);
-#endif
-#else
-    (void)code;
-#endif
-    return shape;
-}
-
 enum { PROOF_DEPTH = 64 };
 
 static size_t next_begun(const pyprof_code_frame *frames, size_t depth, size_t i) {

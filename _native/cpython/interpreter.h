@@ -25,17 +25,6 @@ size_t pyprof_walk_raw(PyThreadState *tstate, pyprof_code_frame *frames, size_t 
 /* The same through the public C API, which creates the frame objects, and shows none that has not begun. */
 size_t pyprof_walk_public(PyThreadState *tstate, pyprof_code_frame *frames, size_t max, bool *truncated);
 
-/* What a reader of live frames must know of a code object beforehand. */
-typedef struct {
-    uint32_t frame_bytes;    /* of a frame on the data stack */
-    int32_t bytecode_bytes;  /* length */
-    int32_t first_traceable; /* byte offset */
-    int32_t bytecode_copy;   /* free-threaded builds: which thread's copy `bytecode` is */
-    const char *bytecode;    /* NULL: not looked up yet */
-} pyprof_code_shape;
-
-pyprof_code_shape pyprof_code_shape_of(PyCodeObject *code);
-
 /* Checks the layouts and proves them on the calling thread's own stack and GIL. NULL, or why the raw walk may
  * not be used. */
 const char *pyprof_raw_walk_obstacle(void);

@@ -44,6 +44,11 @@
 #define FRAME_IP FRAME_FIELD(prev_instr, )
 #define FRAME_IN_HOLDER (offsetof(_PyCFrame, current_frame))
 #endif
+#if PYPROF_FREE_THREADED
+#define FRAME_BYTECODE_COPY FRAME_FIELD(, tlbc_index)
+#else
+#define FRAME_BYTECODE_COPY 0
+#endif
 #define FRAME_PREVIOUS FRAME_FIELD(previous, previous)
 #define FRAME_OWNER FRAME_FIELD(owner, owner)
 

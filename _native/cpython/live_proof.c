@@ -5,8 +5,25 @@
 
 static pyprof_code_shape *shape_of_live_code(const void *code) {
     static pyprof_code_shape shape;
-    shape = pyprof_code_shape_of((PyCodeObject *)code);
+    shape = pyprof_view_code((PyCodeObject *)code).shape;
     return &shape;
+}
+
+static bool is_same_text(const pyprof_text *a, const pyprof_text *b) {
+    return a->kind == b->kind && a->length == b->length &&
+           memcmp(a->data, b->data, a->length * (size_t)a->kind) == 0;
+}
+
+static bool is_copied_right(PyCodeObject *code) {
+    const pyprof_code_view seen = pyprof_view_code(code);
+    pyprof_code_view copy;
+    return pyprof_copy_code(code, &copy) && is_same_text(&copy.qualname, &seen.qualname) &&
+           is_same_text(&copy.filename, &seen.filename) && copy.first_line == seen.first_line &&
+           copy.linetable_size == seen.linetable_size &&
+           memcmp(copy.linetable, seen.linetable, seen.linetable_size) == 0 &&
+           copy.shape.frame_bytes == seen.shape.frame_bytes &&
+           copy.shape.bytecode_bytes == seen.shape.bytecode_bytes &&
+           copy.shape.first_traceable == seen.shape.first_traceable;
 }
 
 enum { PROOF_DEPTH = 64 };
@@ -16,7 +33,10 @@ static bool offsets_are_in_bounds(void) {
     return FRAME_PREVIOUS + sizeof(void *) <= FRAME_BYTES &&
            FRAME_EXECUTABLE + sizeof(void *) <= FRAME_BYTES && FRAME_IP + sizeof(void *) <= FRAME_BYTES &&
            FRAME_OWNER < FRAME_BYTES && THREAD_FIELD(native_thread_id) + sizeof(long) <= THREAD_BYTES &&
-           THREAD_FIELD(current_frame) + sizeof(void *) <= THREAD_BYTES;
+           THREAD_FIELD(current_frame) + sizeof(void *) <= THREAD_BYTES &&
+           THREAD_FIELD(prev) + sizeof(void *) <= THREAD_BYTES &&
+           THREAD_FIELD(next) + sizeof(void *) <= THREAD_BYTES &&
+           THREAD_FIELD(interp) + sizeof(void *) <= THREAD_BYTES && FRAME_BYTECODE_COPY < FRAME_BYTES;
 #else
     return true;
 #endif
@@ -54,6 +74,9 @@ const char *pyprof_live_stacks_obstacle(void) {
         if (live[i].code != raw[i].code || live[i].lasti != raw[i].lasti || live[i].begun != raw[i].begun) {
             return wrong_layout;
         }
+    }
+    if (raw_depth > 0 && !is_copied_right(raw[0].code)) {
+        return "the interpreter's code objects are not laid out as expected";
     }
     return NULL;
 }

@@ -18,7 +18,7 @@ typedef struct {
     bool reads_c_frames; /* takes none of them as it was the last time */
     bool read_more;      /* frames that were not copied with the others, but later */
     bool new_call;       /* never seen with the GIL */
-    bool unknown_call;   /* nor by the last copy */
+    bool odd_call;       /* nor by the last copy */
 } walk_state;
 
 /* In the timer thread only. */
@@ -123,7 +123,7 @@ static const char *bytecode_of(const char *frame, const char *code, pyprof_code_
     /* Each thread runs its own copy of the bytecode. A copy stays where it is, or goes for good. */
     const _Py_DebugOffsets *at = &_PyRuntime.debug_offsets;
     int32_t index;
-    memcpy(&index, frame + at->interpreter_frame.tlbc_index, sizeof(index));
+    memcpy(&index, frame + FRAME_BYTECODE_COPY, sizeof(index));
     const char *ip = pointer_at(frame, FRAME_IP);
     if (shape->bytecode != NULL && shape->bytecode_copy == index && ip >= shape->bytecode &&
         ip < shape->bytecode + shape->bytecode_bytes) {
@@ -187,7 +187,7 @@ static pyprof_live_result add_frame(walk_state *walk, const char *address, const
     if (walk->depth > 1) {
         pyprof_call_kind call = pyprof_look_up_call(frame, frame - 1, address);
         walk->new_call |= call != PYPROF_CALL_KNOWN;
-        walk->unknown_call |= call == PYPROF_CALL_UNKNOWN;
+        walk->odd_call |= call == PYPROF_CALL_UNKNOWN;
     }
     return PYPROF_LIVE_EXACT;
 }
@@ -256,8 +256,8 @@ static pyprof_live_result walk_copy(pyprof_live_thread *thread, walk_state *walk
     if (result != PYPROF_LIVE_EXACT) {
         return result;
     }
-    if (walk->unknown_call) {
-        return PYPROF_LIVE_UNKNOWN;
+    if (walk->odd_call) {
+        return PYPROF_LIVE_ODD_CALL;
     }
     if (walk->read_more) {
         pyprof_live_thread last = *thread;
@@ -288,10 +288,10 @@ pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stac
         result = is_copied ? walk_copy(thread, &walk) : PYPROF_LIVE_TORN;
         *depth = walk.depth;
         *truncated = walk.truncated;
-        if (result != PYPROF_LIVE_TORN && result != PYPROF_LIVE_UNKNOWN) {
+        if (result < PYPROF_LIVE_ODD_CALL) {
             return result;
         }
-        unknown += result == PYPROF_LIVE_UNKNOWN;
+        unknown += result != PYPROF_LIVE_TORN;
     }
     return result;
 }

@@ -1,9 +1,8 @@
 /* Live stacks: the frames of threads that run meanwhile, read without the GIL and without stopping anybody.
  *
  * From the timer thread, attached or not, holding no lock. Everything is copied by guarded reads and checked;
- * no pointer that was read is followed otherwise, and no code object is touched: what the walk must know of
- * one (its shape) comes from a table that was made with the GIL, and a code object that is not in it makes
- * the walk give up.
+ * no pointer that was read is followed otherwise. What the walk must know of a code object (its shape) comes
+ * from who calls, and a code object of which that knows nothing makes the walk give up.
  *
  * What makes a copied stack credible: thread-owned frames lie one after the other on the thread's data stack,
  * each as long as its code says; every instruction pointer is inside its code; a frame outside the data stack
@@ -20,6 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "cpython/code_view.h"
 #include "cpython/guarded_read.h"
 #include "cpython/interpreter.h"
 
@@ -57,7 +57,8 @@ typedef enum {
     PYPROF_LIVE_EXACT,
     PYPROF_LIVE_UNVERIFIED, /* credible, but the thread moved meanwhile */
     PYPROF_LIVE_NEW_CALL,   /* the same, with a call that was never seen with the GIL, but twice now */
-    PYPROF_LIVE_UNKNOWN,    /* a code object that `find` does not know, or a call that was never seen */
+    PYPROF_LIVE_ODD_CALL,   /* the same, with one that is seen for the first time, if it is one */
+    PYPROF_LIVE_UNKNOWN,    /* a code object that `find` does not know */
     PYPROF_LIVE_TORN,       /* no credible stack */
 } pyprof_live_result;
 

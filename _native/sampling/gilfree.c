@@ -182,8 +182,25 @@ static bool read_threads(const pyprof_snapshot_request *request) {
 }
 
 /* A stack with a call that was never seen with the GIL must be read twice; so now and then `current_frames`
- * has a look at it. */
+ * has a look at it. On free-threaded builds it does not: there everybody would wait until the last thread has
+ * come to its next safe point, which a thread in a C call does at the end of the call. */
 enum { NEW_CALLS_EVERY = 8 };
+
+static bool leaves_to_other_engine(pyprof_live_result result) {
+    switch (result) {
+    case PYPROF_LIVE_EXACT:
+    case PYPROF_LIVE_UNVERIFIED:
+        return false;
+    case PYPROF_LIVE_NEW_CALL:
+        return !pyprof_is_free_threaded() && ++list.new_calls % NEW_CALLS_EVERY == 0;
+    case PYPROF_LIVE_ODD_CALL:
+        return !pyprof_is_free_threaded();
+    case PYPROF_LIVE_UNKNOWN:
+    case PYPROF_LIVE_TORN:
+        break;
+    }
+    return true;
+}
 
 static pyprof_symbol *symbol_of(PyCodeObject *code) { return pyprof_code_cache_find(code); }
 
@@ -195,25 +212,16 @@ static bool walk(const pyprof_snapshot_request *request, node *one, pyprof_threa
     if (one->stack == NULL && (one->stack = pyprof_live_stack_new()) == NULL) {
         return false;
     }
-    switch (pyprof_walk_live(&one->thread, one->stack, one->is_copied, pyprof_code_cache_find_shape, frames,
-                             max, &depth, &view->truncated)) {
-    case PYPROF_LIVE_NEW_CALL:
-        if (++list.new_calls % NEW_CALLS_EVERY == 0) {
-            return false;
-        }
-        losses->unverified++;
-        break;
-    case PYPROF_LIVE_UNVERIFIED:
-        losses->unverified++;
-        break;
-    case PYPROF_LIVE_EXACT:
-        break;
-    case PYPROF_LIVE_TORN:
-        losses->torn++;
-        return false;
-    case PYPROF_LIVE_UNKNOWN:
+    pyprof_live_result result =
+        pyprof_walk_live(&one->thread, one->stack, one->is_copied, pyprof_code_cache_find_shape, frames, max,
+                         &depth, &view->truncated);
+    const bool left = leaves_to_other_engine(result);
+    const bool has_died = !pyprof_code_cache_end_walk(frames, left ? 0 : depth);
+    losses->torn += result == PYPROF_LIVE_TORN || has_died;
+    if (left || has_died) {
         return false;
     }
+    losses->unverified += result != PYPROF_LIVE_EXACT;
     return pyprof_snapshot_add_frames(request, view, frames, depth, symbol_of);
 }
 
@@ -225,9 +233,7 @@ static bool is_on_cpu(const pyprof_snapshot_request *request, const pyprof_threa
 }
 
 bool pyprof_gilfree_take(const pyprof_snapshot_request *request, pyprof_gilfree_losses *losses) {
-    if (pyprof_code_cache_needs_snapshot()) {
-        return false;
-    }
+    pyprof_code_cache_begin_snapshot();
     if (!read_threads(request) && !list_threads(request)) {
         losses->torn++;
         return false;

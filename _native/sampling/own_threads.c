@@ -1,6 +1,7 @@
 /* See own_threads.h. */
 #ifndef PYPROF_PORTABLE
-#define _GNU_SOURCE
+#include <Python.h> /* before all others: it says what the system's headers shall show */
+
 #include "sampling/own_threads.h"
 
 #include <sched.h>

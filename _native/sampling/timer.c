@@ -24,14 +24,13 @@ static void reset_child(void) {
     pyprof_own_threads_reset_child();
     pyprof_current_frames_reset_child();
     pyprof_gilfree_reset_child();
+    pyprof_code_cache_reset_child();
     pyprof_ring_reset_child();
     pyprof_timer_reset_child();
 }
 
 static void release_everything(void) {
-    pyprof_stop_the_world(timer.interp); /* another thread could be reporting a death */
     pyprof_code_cache_close();
-    pyprof_start_the_world(timer.interp);
     pyprof_threads_close(&timer.threads);
     pyprof_gilfree_close();
     pyprof_snapshot_free(&timer.snapshot);
@@ -201,7 +200,7 @@ void pyprof_timer_get_stats(pyprof_timer_stats *stats) {
 
 void pyprof_timer_reset_child(void) {
     /* The window, the threads and the snapshot may be half written: whoever wrote them does not exist here.
-     * The code cache is whole, since it is only written with the GIL, which the forking thread had. */
+     */
     memset(&timer, 0, sizeof(timer));
 }
 

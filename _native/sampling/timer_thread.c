@@ -130,6 +130,14 @@ static int64_t pass_deadlines(pyprof_timer *timer, int64_t now, bool first_is_mi
     return last;
 }
 
+/* A tick without a snapshot harms less than that all threads wait for the longest C call; but some sandboxes
+ * forbid in the middle of a run what `gilfree` needs. */
+enum { FAILURES_BEFORE_WORLD_STOPS = 20 };
+
+static bool may_fall_back(pyprof_timer *timer) {
+    return !pyprof_is_free_threaded() || ++timer->gilfree_failures > FAILURES_BEFORE_WORLD_STOPS;
+}
+
 static bool take_snapshot(pyprof_timer *timer, const pyprof_snapshot_request *request) {
     if (timer->gilfree_obstacle != NULL) {
         return pyprof_current_frames_take(request, timer->own);
@@ -138,7 +146,9 @@ static bool take_snapshot(pyprof_timer *timer, const pyprof_snapshot_request *re
     bool taken = pyprof_gilfree_take(request, &losses);
     count(&timer->stats.unverified, losses.unverified);
     count(&timer->stats.torn, losses.torn);
-    if (!taken) {
+    if (taken) {
+        timer->gilfree_failures = 0;
+    } else if (may_fall_back(timer)) {
         count(&timer->stats.fallbacks, 1);
         taken = pyprof_current_frames_take(request, timer->own);
     }

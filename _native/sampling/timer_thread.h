@@ -46,8 +46,9 @@ typedef struct {
     int64_t window_start_ns;
     int64_t window_start_unix_ns;
     const void *newest_thread;
-    uint64_t pending_ticks; /* since the last sample */
-    bool puts_off;          /* the last tick that was due was left to the next */
+    uint64_t pending_ticks;    /* since the last sample */
+    bool puts_off;             /* the last tick that was due was left to the next */
+    unsigned gilfree_failures; /* in a row */
 } pyprof_timer;
 
 /* The first window, and the first deadline: time counts from now on. */

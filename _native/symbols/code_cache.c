@@ -4,33 +4,33 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cpython/interpreter.h"
+#include "symbols/code_deaths.h"
 
 typedef struct {
-    PyCodeObject *code; /* NULL: free */
+    const void *code; /* NULL: free */
     pyprof_symbol *symbol;
     pyprof_code_shape shape;
-    bool dead; /* atomic: set by the thread that frees the code object */
 } entry;
 
-/* Deaths between two snapshots that are removed one by one; after more, the whole table is looked through. */
-enum { MAX_NOTED_DEATHS = 64 };
+enum { FIRST_CAPACITY = 256, MOST_NEW = 1024 };
 
 static struct {
     entry *entries;  /* open addressing, linear probing */
     size_t capacity; /* power of two, or 0 */
     size_t used;
-    size_t bytes;       /* atomic */
-    size_t death_count; /* atomic: since the last snapshot */
-    const PyCodeObject *deaths[MAX_NOTED_DEATHS];
+    size_t bytes;                   /* atomic */
+    bool changing;                  /* in the child of a fork: half done */
+    pyprof_death_mark settled;      /* deaths before this one are not in the table any more */
+    const void *new_code[MOST_NEW]; /* since the last walk */
+    size_t new_count;
 } cache;
 
-static size_t slot_of(const PyCodeObject *code, size_t capacity) {
+static size_t slot_of(const void *code, size_t capacity) {
     return (size_t)(((uintptr_t)code >> 4) * UINT64_C(0x9e3779b97f4a7c15) >> 20) & (capacity - 1);
 }
 
 /* The entry of `code`, or the free one where it would go. The table is never full. */
-static entry *find(entry *entries, size_t capacity, const PyCodeObject *code) {
+static entry *find(entry *entries, size_t capacity, const void *code) {
     size_t slot = slot_of(code, capacity);
     while (entries[slot].code != NULL && entries[slot].code != code) {
         slot = (slot + 1) & (capacity - 1);
@@ -38,50 +38,30 @@ static entry *find(entry *entries, size_t capacity, const PyCodeObject *code) {
     return &entries[slot];
 }
 
+static void begin_change(void) { __atomic_store_n(&cache.changing, true, __ATOMIC_SEQ_CST); }
+
+static void end_change(void) { __atomic_store_n(&cache.changing, false, __ATOMIC_SEQ_CST); }
+
 static void count_bytes(size_t added, size_t removed) {
     __atomic_add_fetch(&cache.bytes, added - removed, __ATOMIC_RELAXED);
 }
 
-/* A table of `capacity` entries with what lives of the old one. False without memory: nothing has changed. */
-static bool rebuild(size_t capacity) {
+static bool grow(void) {
+    const size_t capacity = cache.capacity == 0 ? FIRST_CAPACITY : cache.capacity * 2;
     entry *entries = calloc(capacity, sizeof(entry));
     if (entries == NULL) {
         return false;
     }
-    size_t used = 0;
     for (size_t i = 0; i < cache.capacity; i++) {
-        entry *old = &cache.entries[i];
-        if (old->code == NULL) {
-            continue;
+        if (cache.entries[i].code != NULL) {
+            *find(entries, capacity, cache.entries[i].code) = cache.entries[i];
         }
-        if (__atomic_load_n(&old->dead, __ATOMIC_ACQUIRE)) {
-            count_bytes(0, old->symbol->bytes);
-            pyprof_symbol_release(old->symbol);
-            continue;
-        }
-        *find(entries, capacity, old->code) = *old;
-        used++;
     }
     count_bytes(capacity * sizeof(entry), cache.capacity * sizeof(entry));
     free(cache.entries);
     cache.entries = entries;
     cache.capacity = capacity;
-    cache.used = used;
     return true;
-}
-
-static void on_death(PyCodeObject *code) {
-    if (cache.capacity == 0) {
-        return;
-    }
-    entry *found = find(cache.entries, cache.capacity, code);
-    if (found->code == code) {
-        __atomic_store_n(&found->dead, true, __ATOMIC_RELEASE);
-        size_t place = __atomic_fetch_add(&cache.death_count, 1, __ATOMIC_ACQ_REL);
-        if (place < MAX_NOTED_DEATHS) {
-            cache.deaths[place] = code;
-        }
-    }
 }
 
 /* Empties a slot and moves up what had to probe past it (Knuth, The Art of Computer Programming, 6.4,
@@ -105,53 +85,59 @@ static void empty_slot(size_t slot) {
     }
 }
 
-int pyprof_code_cache_open(void) { return pyprof_watch_code_deaths(on_death); }
+static void forget(const void *code) {
+    if (cache.capacity > 0) {
+        entry *found = find(cache.entries, cache.capacity, code);
+        if (found->code != NULL) {
+            count_bytes(0, found->symbol->bytes);
+            pyprof_symbol_release(found->symbol);
+            empty_slot((size_t)(found - cache.entries));
+        }
+    }
+}
 
-void pyprof_code_cache_close(void) {
-    pyprof_unwatch_code_deaths();
+static void forget_everything(void) {
     for (size_t i = 0; i < cache.capacity; i++) {
         if (cache.entries[i].code != NULL) {
             pyprof_symbol_release(cache.entries[i].symbol);
         }
     }
     free(cache.entries);
-    memset(&cache, 0, sizeof(cache));
+    cache.entries = NULL;
+    cache.capacity = cache.used = cache.new_count = 0;
+    __atomic_store_n(&cache.bytes, 0, __ATOMIC_RELAXED);
+}
+
+int pyprof_code_cache_open(void) { return pyprof_watch_code_deaths(pyprof_note_death); }
+
+void pyprof_code_cache_close(void) {
+    pyprof_unwatch_code_deaths();
+    forget_everything();
+    pyprof_copied_code_close();
+}
+
+void pyprof_code_cache_reset_child(void) {
+    if (cache.changing) {
+        memset(&cache, 0, sizeof(cache)); /* with what it held: nobody can tell any more what that was */
+    }
 }
 
 void pyprof_code_cache_begin_snapshot(void) {
-    size_t deaths = __atomic_load_n(&cache.death_count, __ATOMIC_ACQUIRE);
-    if (deaths > MAX_NOTED_DEATHS) {
-        if (!rebuild(cache.capacity)) {
-            return; /* marked entries are not used, and the next snapshot tries again */
-        }
-    } else {
-        for (size_t i = 0; i < deaths; i++) {
-            entry *found = find(cache.entries, cache.capacity, cache.deaths[i]);
-            if (found->code != NULL && found->dead) {
-                count_bytes(0, found->symbol->bytes);
-                pyprof_symbol_release(found->symbol);
-                empty_slot((size_t)(found - cache.entries));
-            }
-        }
+    begin_change();
+    if (!pyprof_settle_deaths(&cache.settled, forget)) {
+        forget_everything();
     }
-    __atomic_store_n(&cache.death_count, 0, __ATOMIC_RELEASE);
-}
-
-bool pyprof_code_cache_needs_snapshot(void) {
-    return __atomic_load_n(&cache.death_count, __ATOMIC_ACQUIRE) > MAX_NOTED_DEATHS;
+    end_change();
 }
 
 size_t pyprof_code_cache_bytes(void) { return __atomic_load_n(&cache.bytes, __ATOMIC_RELAXED); }
 
 /* UTF-8 of a str, with `\udcXX` for a lone surrogate, which UTF-8 cannot say. Returns the size; writes where
  * `out` is not NULL. */
-static size_t transcode(PyObject *string, char *out) {
-    int kind = PyUnicode_KIND(string);
-    const void *data = PyUnicode_DATA(string);
-    Py_ssize_t length = PyUnicode_GET_LENGTH(string);
+static size_t transcode(const pyprof_text *text, char *out) {
     size_t size = 0;
-    for (Py_ssize_t i = 0; i < length; i++) {
-        Py_UCS4 c = PyUnicode_READ(kind, data, i);
+    for (size_t i = 0; i < text->length; i++) {
+        Py_UCS4 c = PyUnicode_READ(text->kind, text->data, i);
         char bytes[8];
         size_t n = 0;
         if (c < 0x80) {
@@ -184,72 +170,98 @@ static size_t transcode(PyObject *string, char *out) {
     return size;
 }
 
-static pyprof_symbol *make_symbol(PyCodeObject *code) {
+static pyprof_symbol *make_symbol(const pyprof_code_view *code) {
     /* An empty table would say that `lasti` is a line; kind 15 of the format says that there is none. */
     static const uint8_t no_lines[] = {0xff};
-    const uint8_t *linetable = (const uint8_t *)PyBytes_AS_STRING(code->co_linetable);
-    size_t linetable_size = (size_t)PyBytes_GET_SIZE(code->co_linetable);
-    if (linetable_size == 0) {
-        linetable = no_lines;
-        linetable_size = sizeof(no_lines);
-    }
-    size_t qualname_size = transcode(code->co_qualname, NULL);
-    size_t filename_size = transcode(code->co_filename, NULL);
+    const bool has_lines = code->linetable_size > 0;
+    size_t qualname_size = transcode(&code->qualname, NULL);
+    size_t filename_size = transcode(&code->filename, NULL);
     char *names = malloc(qualname_size + filename_size + 1);
     if (names == NULL) {
         return NULL;
     }
-    transcode(code->co_qualname, names);
-    transcode(code->co_filename, names + qualname_size);
+    transcode(&code->qualname, names);
+    transcode(&code->filename, names + qualname_size);
     pyprof_symbol *symbol = pyprof_symbol_new(names, qualname_size, names + qualname_size, filename_size,
-                                              code->co_firstlineno, linetable, linetable_size);
+                                              code->first_line, has_lines ? code->linetable : no_lines,
+                                              has_lines ? code->linetable_size : sizeof(no_lines));
     free(names);
     return symbol;
 }
 
-static entry *find_alive(const void *code) {
+static entry *find_known(const void *code) {
     if (cache.capacity == 0 || code == NULL) {
         return NULL;
     }
     entry *found = find(cache.entries, cache.capacity, code);
-    return found->code != NULL && !__atomic_load_n(&found->dead, __ATOMIC_ACQUIRE) ? found : NULL;
+    return found->code == NULL ? NULL : found;
+}
+
+static entry *add(const void *code, const pyprof_code_view *view) {
+    entry *added = NULL;
+    begin_change();
+    /* At most half full: the probes stay short. */
+    if (cache.used * 2 < cache.capacity || grow()) {
+        pyprof_symbol *symbol = make_symbol(view);
+        if (symbol != NULL) {
+            added = find(cache.entries, cache.capacity, code);
+            *added = (entry){code, symbol, view->shape};
+            cache.used++;
+            count_bytes(symbol->bytes, 0);
+        }
+    }
+    end_change();
+    return added;
+}
+
+pyprof_symbol *pyprof_code_cache_get(PyCodeObject *code) {
+    entry *found = find_known(code);
+    if (found == NULL) {
+        const pyprof_code_view view = pyprof_view_code(code);
+        found = add(code, &view);
+    }
+    return found == NULL ? NULL : found->symbol;
 }
 
 pyprof_symbol *pyprof_code_cache_find(const void *code) {
-    entry *found = find_alive(code);
+    entry *found = find_known(code);
     return found == NULL ? NULL : found->symbol;
 }
 
 pyprof_code_shape *pyprof_code_cache_find_shape(const void *code) {
-    entry *found = find_alive(code);
+    entry *found = find_known(code);
+    pyprof_code_view view;
+    if (found == NULL && cache.new_count < MOST_NEW && pyprof_copy_code(code, &view)) {
+        found = add(code, &view);
+        if (found != NULL) {
+            cache.new_code[cache.new_count++] = code;
+        }
+    }
     return found == NULL ? NULL : &found->shape;
 }
 
-enum { FIRST_CAPACITY = 256 };
+static bool has_code(const pyprof_code_frame *frames, size_t depth, const void *code) {
+    for (size_t i = 0; i < depth; i++) {
+        if (frames[i].code == code) {
+            return true;
+        }
+    }
+    return false;
+}
 
-pyprof_symbol *pyprof_code_cache_get(PyCodeObject *code) {
-    entry *known = find_alive(code);
-    if (known != NULL) {
-        return known->symbol;
+bool pyprof_code_cache_end_walk(const pyprof_code_frame *frames, size_t depth) {
+    bool all_alive = true;
+    for (pyprof_death_mark at = cache.settled; all_alive && at != pyprof_deaths_so_far(); at++) {
+        const void *dead;
+        all_alive = pyprof_death_at(cache.settled, at, &dead) && !has_code(frames, depth, dead);
     }
-    /* At most half full: the probes stay short. */
-    if (cache.used * 2 >= cache.capacity &&
-        !rebuild(cache.capacity == 0 ? FIRST_CAPACITY : cache.capacity * 2)) {
-        return NULL;
+    begin_change();
+    for (size_t i = 0; i < cache.new_count; i++) {
+        if (!all_alive || !has_code(frames, depth, cache.new_code[i])) {
+            forget(cache.new_code[i]);
+        }
     }
-    pyprof_symbol *symbol = make_symbol(code);
-    if (symbol == NULL) {
-        return NULL;
-    }
-    entry *place = find(cache.entries, cache.capacity, code);
-    if (place->code ==
-        code) { /* a predecessor at the same address, dead and not yet removed for want of memory */
-        count_bytes(0, place->symbol->bytes);
-        pyprof_symbol_release(place->symbol);
-    } else {
-        cache.used++;
-    }
-    *place = (entry){code, symbol, pyprof_code_shape_of(code), false};
-    count_bytes(symbol->bytes, 0);
-    return symbol;
+    cache.new_count = 0;
+    end_change();
+    return all_alive;
 }

@@ -1,13 +1,14 @@
 /* Code cache: the symbol of every code object that was seen in a sample and still lives.
  *
- * One per process. It is changed by whoever takes a snapshot, which holds the GIL or has stopped the world:
- * snapshots never overlap. The one exception is the death of a code object, reported on the thread that frees
- * it (with the GIL; on free-threaded builds possibly on several threads at once): that only marks an entry.
- * Marked entries are removed by the next snapshot, so an address that CPython uses again never gets its
- * predecessor's name.
+ * One per process, of the timer thread: what is here may be called by the timer thread, attached or not, and
+ * by who takes a snapshot for it with the GIL or with the world stopped, while it waits. `open` and `close`
+ * are called attached, when there is no timer thread.
  *
- * Between snapshots the timer thread may look up what is there, without the GIL: an entry that is not marked
- * at that moment was alive until then, and so is what its symbol says.
+ * The death of a code object is reported on the thread that frees it (with the GIL; on free-threaded builds
+ * possibly on several threads at once): that only notes its address. Every snapshot begins with forgetting
+ * what has died, and asks, before it believes what it has read without the GIL, whether any of that has died
+ * since: so an address that CPython uses again never gets its predecessor's name. Where more has died than
+ * could be noted, everything is forgotten.
  *
  * The cache holds no reference to code objects, and no lock.
  */
@@ -18,26 +19,34 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "cpython/code_view.h"
 #include "cpython/interpreter.h"
 #include "symbols/symbol.h"
 
-/* Begin and end watching deaths (attached thread). -1 where that is impossible; end empties the cache. */
+/* Begin and end watching deaths. -1 where that is impossible; end empties the cache. */
 int pyprof_code_cache_open(void);
 void pyprof_code_cache_close(void);
 
-/* The symbol of a live code object; borrowed, valid until the next `begin_snapshot`.
- * NULL without memory. */
+/* Called first in every snapshot: forgets what died. Symbols that were borrowed before are valid no more. */
+void pyprof_code_cache_begin_snapshot(void);
+
+/* With the GIL or the world stopped: the symbol of a live code object; borrowed. NULL without memory. */
 pyprof_symbol *pyprof_code_cache_get(PyCodeObject *code);
 
-/* The timer thread, without the GIL: NULL where the code object is not known, or dead. The shape belongs to
- * the timer thread, which may complete it. */
+/* Without: of one that is known; else NULL. */
 pyprof_symbol *pyprof_code_cache_find(const void *code);
+
+/* The same, and one that is not known yet is read and remembered until `end_walk`. The shape belongs to the
+ * timer thread, which may complete it; valid until the next call. NULL where it cannot be read. */
 pyprof_code_shape *pyprof_code_cache_find_shape(const void *code);
 
-/* Called first in every snapshot with the GIL: removes what died. It is time for one when so much has died
- * that it should not wait for the next code object that is not known. */
-bool pyprof_code_cache_needs_snapshot(void);
-void pyprof_code_cache_begin_snapshot(void);
+/* Remembers, of what is new since the last `end_walk`, the code of these frames for good, and forgets the
+ * rest: a walk that fails may have taken anything for a code object. False: some of theirs may have died
+ * since the snapshot began, and what they show may be of two moments. */
+bool pyprof_code_cache_end_walk(const pyprof_code_frame *frames, size_t depth);
+
+/* In the child of a fork, where there is no timer thread: forgets what that was just changing. */
+void pyprof_code_cache_reset_child(void);
 
 size_t pyprof_code_cache_bytes(void); /* from any thread */
 
