@@ -230,8 +230,10 @@ def _read_environment(environ: Mapping[str, str], warn: Callable[[str], object])
 
 
 def _hint(name: str, known: Mapping[str, object]) -> str:
-    from difflib import get_close_matches  # only on this path: a mistake was made
-
+    try:
+        from difflib import get_close_matches  # only on this path: a mistake was made
+    except Exception:  # what the caller has to say is more than the hint
+        return ""
     close = get_close_matches(name, known, n=1, cutoff=0.6)
     return f" (did you mean {close[0]}?)" if close else ""
 

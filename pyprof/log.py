@@ -1,4 +1,10 @@
-"""pyprof's log: the logger `pyprof` of the standard library, loaded with the first message and not before."""
+"""pyprof's log: the logger `pyprof` of the standard library, loaded with the first message and not before.
+
+Where there is no such logger to be had, the message goes to stderr: no message is worth an error in the
+application, nor a wait for another thread's import.
+"""
+
+import sys
 
 _level = "warning"
 _SEVERITY = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
@@ -29,9 +35,18 @@ def error(message: str, *args: object) -> None:
 def _log(severity: str, message: str, args: tuple[object, ...]) -> None:
     if _SEVERITY[severity] < _SEVERITY[_level]:
         return
-    import logging
+    text = "pyprof: " + message
+    try:
+        if getattr(getattr(sys.modules.get("logging"), "__spec__", None), "_initializing", False):
+            raise ImportError("logging is being imported")
+        import logging
 
-    logger = logging.getLogger("pyprof")
-    if logger.level == logging.NOTSET:
-        logger.setLevel(_SEVERITY[_level])
-    logger.log(_SEVERITY[severity], "pyprof: " + message, *args)
+        logger = logging.getLogger("pyprof")
+        if logger.level == logging.NOTSET:
+            logger.setLevel(_SEVERITY[_level])
+        logger.log(_SEVERITY[severity], text, *args)
+    except Exception:
+        try:
+            sys.stderr.write(text % args + "\n")
+        except Exception:
+            pass  # stderr is closed or replaced: nobody to tell

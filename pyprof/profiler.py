@@ -183,7 +183,7 @@ def start(service_name: str | None = None, **options: object) -> Profiler:
         profiler = Profiler(config, _current)
         try:
             profiler.start()
-        except RuntimeError as error:
+        except Exception as error:  # no threads to be had, a module of ours or of Python that cannot be read
             return _refuse(config, f"not started: {error}", error)
         _current = profiler
     obstacle = _native.stats()["gilfree_obstacle"]
