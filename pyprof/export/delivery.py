@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from .. import log
 from . import imports
+from .unpatched import allocate_lock
 
 if TYPE_CHECKING:
     from .._native import Window
@@ -34,6 +35,23 @@ class Counters:
         """Windows that at least one target did not get, and that nobody will try again."""
 
 
+class Parcel:
+    """A window on its way. Nobody counts it once it is `done`; the lock is held by who looks, and counts."""
+
+    def __init__(self, window: "Window") -> None:
+        self.window = window
+        self.settled: set[int] = set()  # the targets, by index, that have it or will not get it
+        self.lost = False  # whether one of them will not
+        self.done = False
+        self.lock = allocate_lock()
+
+    def give_up(self) -> bool:
+        """From any thread: no target shall get it any more. Whether its loss is yet to be counted."""
+        with self.lock:
+            was_done, self.done = self.done, True
+        return not was_done
+
+
 class _Health:
     """What has been said about one target."""
 
@@ -44,7 +62,7 @@ class _Health:
 
 
 class Delivery:
-    """Delivers windows to all targets. One thread at a time, but for `cut`."""
+    """Delivers windows to all targets. One thread at a time, but for `cut`; see also `Parcel.give_up`."""
 
     def __init__(self, targets: Iterable["Target"], encode: "Encode", timeout: float) -> None:
         self.targets = tuple(targets)
@@ -64,38 +82,47 @@ class Delivery:
                 self._log_failure(target, health, outcome)
         return failures
 
-    def deliver(self, window: "Window", has_it: frozenset[int], give_up_at: float) -> frozenset[int] | None:
-        """One attempt for each target but those in `has_it` (their indexes).
+    def deliver(self, parcel: Parcel, give_up_at: float) -> bool:
+        """One attempt for each target that has not had its own; whether the parcel is done with.
 
         give_up_at: time.monotonic at which no target may go on; each has its own `timeout` besides.
-        Returns None when the window is done with, else which targets have it: `cut` or a fork came between.
+        It is not done with where `cut` or a fork came between.
         """
-        if not imports.load("log"):
-            return has_it
         layouts: dict[bool, Sequence[Series]] = {}
-        lost = False
         for index, target in enumerate(self.targets):
-            if index in has_it:
+            if index in parcel.settled:
                 continue
+            outcome = None
             try:
+                if not imports.load("log"):
+                    return False
                 if target.combined not in layouts:
-                    layouts[target.combined] = self._encode(window, target.combined)
+                    layouts[target.combined] = self._encode(parcel.window, target.combined)
                 if layouts[target.combined] and not imports.load(target.imports):
-                    return has_it
+                    return False
+                if parcel.done:
+                    return True
                 deadline = min(time.monotonic() + self._timeout, give_up_at)
                 outcome = target.send(layouts[target.combined], deadline)
             except Exception as error:
                 self.fault(f"a profile for {target.name}", error)
-                lost = True
-                continue
-            if outcome.cut:
-                return has_it
-            has_it |= {index}
-            lost |= not outcome.ok
-            if layouts[target.combined]:  # nothing happened in the interval: nothing was sent
-                self._settle(target, self._health[index], outcome)
-        self.counters.undelivered += lost
-        return None
+            if outcome is not None and outcome.cut:
+                return False
+            sent = outcome if layouts.get(target.combined) else None  # nothing happened in the interval
+            with parcel.lock:
+                if parcel.done:
+                    return True
+                parcel.settled.add(index)
+                parcel.lost |= outcome is None or not outcome.ok
+                if sent is not None:
+                    self._count(target, sent)
+            if sent is not None:
+                self._report(target, self._health[index], sent)
+        with parcel.lock:
+            if not parcel.done:
+                parcel.done = True
+                self.counters.undelivered += parcel.lost
+        return True
 
     def give_up(self, windows: int, reason: str) -> None:
         """Count windows that no attempt was or will be made for."""
@@ -110,19 +137,21 @@ class Delivery:
             self._faults.add(text)
             log.error("%s could not be made or sent: %s", what, text)
 
-    def _settle(self, target: "Target", health: _Health, outcome: "Outcome") -> None:
+    def _count(self, target: "Target", outcome: "Outcome") -> None:
         counters = self.counters
         if not outcome.ok:
             counters.upload_failures += not target.stores
-            health.lost += 1
-            self._log_failure(target, health, outcome)
-            return
-        if target.stores:
+        elif target.stores:
             counters.files_written += 1
         else:
             counters.uploads += 1
             counters.uploaded_bytes += outcome.bytes
-        if health.failing:
+
+    def _report(self, target: "Target", health: _Health, outcome: "Outcome") -> None:
+        if not outcome.ok:
+            health.lost += 1
+            self._log_failure(target, health, outcome)
+        elif health.failing:
             log.warning("%s works again; profiles lost: %d", target.name, health.lost)
             health.failing, health.lost = False, 0
 

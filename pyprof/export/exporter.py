@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from .. import _native
 from . import imports
-from .delivery import Counters, Delivery
+from .delivery import Counters, Delivery, Parcel
 
 if TYPE_CHECKING:
     from .delivery import Encode
@@ -73,7 +73,7 @@ class Exporter:
         self._thread: _native.Thread | None = None
         self._run: _Run | None = None
         self._flushes: list[_Flush] = []
-        self._pending: tuple[_native.Window, frozenset[int]] | None = None
+        self._parcel: Parcel | None = None  # taken, and not done with
 
     @property
     def counters(self) -> Counters:
@@ -117,34 +117,34 @@ class Exporter:
         """Deliver what is there, within `timeout` seconds, and end the thread; whether it has ended.
 
         An upload that is not done by then is cut; what could not be delivered is counted and logged. With
-        `timeout` 0 nothing is delivered. Starts no thread, so that it can be called at the interpreter's
+        `timeout` 0 nothing is delivered. A thread that cannot be ended is left behind, and counts nothing
+        more of what was counted as lost. Starts no thread, so that it can be called at the interpreter's
         exit: where no thread runs (after `pause`) the calling one delivers.
         """
         end = time.monotonic() + timeout
         give_up_at = end - min(ENDING, timeout / 4)
         thread, run, self._thread = self._thread, self._run, None
         if thread is None or run is None:
-            if timeout > 0 and (run is None or run.is_over()):
+            over = run is None or run.is_over()
+            if timeout > 0 and over:
                 self._delivery.resume()
                 self._drain(_Run(None), give_up_at)
-                self._account_for_the_rest()
-            self._delivery.close()
-            return run is None or run.is_over()
-        run.give_up_at = give_up_at
-        run.stopping = True
-        run.nap.set()
-        if timeout <= 0:
-            run.pausing = True
-        if not self._wait(run.finished, give_up_at, run):
-            run.pausing = True
-            self._wait(run.finished, max(end, time.monotonic() + ENDING), run, cut=True)
-        if not (run.is_over() and thread.join(ENDING)):
-            return False  # in a look-up of the host's name, which nothing can end
+        else:
+            run.give_up_at = give_up_at
+            run.stopping = True
+            run.nap.set()
+            if timeout <= 0:
+                run.pausing = True
+            if not self._wait(run.finished, give_up_at, run):
+                run.pausing = True
+                self._wait(run.finished, max(end, time.monotonic() + ENDING), run, cut=True)
+            over = run.is_over() and thread.join(ENDING)
         if timeout > 0:
-            self._account_for_the_rest()
-        self._pending = None
-        self._delivery.close()
-        return True
+            self._account_for_the_rest(over)
+        self._parcel = None
+        if over:
+            self._delivery.close()
+        return over
 
     def finish(self, timeout: float) -> None:
         """From `take`, when no other thread is left: deliver the rest within `timeout` seconds and end."""
@@ -169,7 +169,7 @@ class Exporter:
 
     def after_fork_child(self) -> None:
         """Forget the parent's thread, its unfinished work, its connections and its counters."""
-        self._thread = self._run = self._pending = None
+        self._thread = self._run = self._parcel = None
         self._flushes = []
         self._delivery.after_fork_child()
 
@@ -209,24 +209,21 @@ class Exporter:
         asked = self._flushes[:]
         if run.pausing:
             return False
-        window, has_it = self._next(0.0 if asked or run.stopping else IDLE)
-        if window is None:
+        parcel = self._parcel
+        if parcel is None:
+            window = self._take(0.0 if asked or run.stopping else IDLE)
+            parcel = self._parcel = None if window is None else Parcel(window)
+        if parcel is None:
             for flush in asked:
                 self._flushes.remove(flush)
                 flush.complete = self.counters.undelivered == flush.lost_before
                 flush.done.set()
             return not run.stopping
-        has_it_now = self._delivery.deliver(window, has_it, run.give_up_at)
-        if has_it_now is not None:
-            self._pending = (window, has_it_now)
+        if self._delivery.deliver(parcel, run.give_up_at):
+            self._parcel = None
+        else:
             run.nap.wait(0.005)  # a fork under way is over by then; an order to end comes through at once
         return True
-
-    def _next(self, timeout: float) -> "tuple[_native.Window | None, frozenset[int]]":
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
-            return pending
-        return self._take(timeout), frozenset()
 
     def _drain(self, run: _Run, give_up_at: float) -> None:
         run.stopping, run.give_up_at = True, give_up_at
@@ -237,8 +234,14 @@ class Exporter:
             except Exception as error:
                 self._delivery.fault("a profile", error)
 
-    def _account_for_the_rest(self) -> None:
-        left = 0
-        while self._next(0.0)[0] is not None:
+    def _account_for_the_rest(self, over: bool) -> None:
+        parcel = self._parcel
+        left = int(parcel is not None and parcel.give_up())
+        while self._take(0.0) is not None:
             left += 1
-        self._delivery.give_up(left, "the time for the last upload (option exit_timeout) was over")
+        reason = "the time for the last upload (option exit_timeout) was over"
+        if not over:  # these are what nothing can end
+            importing = imports.is_loading()
+            what = "what it needs was imported" if importing else "a host was looked up, or a file written"
+            reason += f" while {what}"
+        self._delivery.give_up(left, reason)

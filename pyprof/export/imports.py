@@ -67,6 +67,11 @@ def load(group: str) -> bool:
     return True
 
 
+def is_loading() -> bool:
+    """Whether some thread is in `load`, or in a fork."""
+    return _lock.locked()
+
+
 def _drop_hub() -> None:
     """urllib3 tries a socket while it is imported; under gevent that leaves this thread an event loop."""
     if is_patched() and _thread.get_native_id() == exporter_thread:

@@ -339,7 +339,7 @@ def test_what_comes_on_an_idle_connection_is_no_answer(faulty_server, config, ma
 
 
 def test_secrets_are_in_no_reason_and_no_log(faulty_server, config, make_series, caplog):
-    from pyprof.export.delivery import Delivery
+    from pyprof.export.delivery import Delivery, Parcel
 
     echo = error(400, b'{"code":"x","message":"y"}')
     options = {"headers": {"X-Api-Key": SECRET}}
@@ -349,7 +349,7 @@ def test_secrets_are_in_no_reason_and_no_log(faulty_server, config, make_series,
         target = PyroscopeTarget(config(server_url=server_url, **options))
         delivery = Delivery([target], lambda window, combined: [make_series()], 20)
         with caplog.at_level("DEBUG"):
-            assert delivery.deliver(object(), frozenset(), float("inf")) is None
+            assert delivery.deliver(Parcel(object()), float("inf"))
         assert len([r for r in caplog.records if r.name == "pyprof"]) == number + 1
         delivery.close()
     assert SECRET not in caplog.text

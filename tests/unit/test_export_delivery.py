@@ -3,7 +3,7 @@
 import pytest
 
 from pyprof.export import delivery as module
-from pyprof.export.delivery import Delivery
+from pyprof.export.delivery import Delivery, Parcel
 from pyprof.export.series import Series
 from pyprof.export.target import Outcome
 
@@ -32,7 +32,7 @@ def run(caplog, *outcomes):
     caplog.clear()
     delivery = Delivery([Scripted(*outcomes)], lambda window, combined: [Series("x", {}, b"", 0, 0)], 10)
     for _ in outcomes:
-        assert delivery.deliver(object(), frozenset(), float("inf")) is None
+        assert delivery.deliver(Parcel(object()), float("inf"))
     return [(r.levelname, r.getMessage()) for r in caplog.records], delivery.counters
 
 
@@ -71,9 +71,9 @@ def test_prepare_says_it_and_the_first_window_does_not_repeat_it(caplog):
     target = Scripted(REFUSED, REFUSED, OK)
     delivery = Delivery([target], lambda window, combined: [Series("x", {}, b"", 0, 0)], 10)
     assert delivery.prepare() == [REFUSED]
-    delivery.deliver(object(), frozenset(), float("inf"))
+    delivery.deliver(Parcel(object()), float("inf"))
     assert len(caplog.records) == 1
-    delivery.deliver(object(), frozenset(), float("inf"))
+    delivery.deliver(Parcel(object()), float("inf"))
     assert "works again; profiles lost: 1" in caplog.records[1].getMessage()
 
 
@@ -87,5 +87,5 @@ def test_given_up_windows_are_counted(caplog, left):
 
 def test_an_interval_without_profiles_is_neither_an_upload_nor_a_loss(caplog):
     delivery = Delivery([Scripted(OK)], lambda window, combined: [], 10)
-    delivery.deliver(object(), frozenset(), float("inf"))
+    delivery.deliver(Parcel(object()), float("inf"))
     assert (delivery.counters.uploads, delivery.counters.undelivered) == (0, 0)
