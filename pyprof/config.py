@@ -74,7 +74,7 @@ class Option:
         return f"{self.name} {self.kind.allowed}, not {self.shown(value)}"
 
     def shown(self, value: object) -> str:
-        """The value for logs and reprs."""
+        """The value for logs and reprs: one line, bounded, whatever its own repr is."""
         if value is None:
             return "None"
         if isinstance(self.kind, Pairs) and self.secret and isinstance(value, FrozenPairs):
@@ -85,7 +85,8 @@ class Option:
             text = mask_url(value) if isinstance(self.kind, Url) and isinstance(value, str) else repr(value)
         except Exception:  # a huge int, or a broken __repr__
             text = f"a value of type {type(value).__name__}"
-        return text if len(text) <= 100 else text[:100] + "…"
+        text = text if len(text) <= 100 else text[:100] + "…"
+        return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 LEVELS = Choice("debug", "info", "warning", "error", "critical")

@@ -1,7 +1,8 @@
 """Starts that cannot be: wrong options, no threads, no Linux, nowhere to write to.
 
-Seen to fail, each with one line changed: arguments unchecked, a warning left out, `strict` ignored, a repr of
-the whole configuration: their tests; every failure logged: `test_a_read_only_output_…`.
+Seen to fail, each with one line changed: arguments unchecked, a repr taken as it is, a warning left out,
+`strict` ignored, a repr of the whole configuration: their tests; every failure logged:
+`test_a_read_only_output_…`.
 """
 
 from collections.abc import Callable
@@ -32,6 +33,32 @@ def test_an_unknown_argument_is_a_value_error_that_names_it() -> None:
     with pytest.raises(ValueError, match=r"^service_name "):
         pyprof.start(5)  # type: ignore[arg-type]
     assert not pyprof.is_running()
+
+
+class Long:
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Long("Matrix([[1, 2],\n        [3, 4]])"),
+        Long("\r\n\x1b[31m\u2028" * 1000),
+        type("Two\nlines", (), {"__repr__": None})(),
+        type("Endless" * 1000, (), {"__repr__": None})(),
+    ],
+    ids=["line break", "control characters", "name of a type", "long name of a type"],
+)
+def test_what_is_said_of_a_wrong_argument_is_one_line(value: object) -> None:
+    for option in OPTIONS:
+        with pytest.raises(ValueError, match=f"^{option.name} ") as refusal:
+            pyprof.start(**{option.name: value})
+        assert str(refusal.value).isprintable()
+        assert len(str(refusal.value)) < 1000
 
 
 @pytest.mark.parametrize("option", [o for o in OPTIONS if o.name != "output"], ids=lambda option: option.name)
