@@ -1,7 +1,7 @@
 """The talk's program through the ways that users take: `pyprof run`, PYPROF_ENABLED=1, `pyprof.profile()`.
 
 Four long phases: at most one gap (10 ms) a border in 4 s of CPU, 0.2 points standard deviation.
-Seen to fail: with the ratio of examples/talk.py changed to 3 : 18 : 5 : 5 : 5.
+Seen to fail: with the ratio of examples/talk.py changed to 3 : 18 : 5 : 5 : 5; with 3 % more CPU than told.
 """
 
 from pathlib import Path
@@ -31,8 +31,8 @@ def check(profile: Profile, module: str = "__main__") -> None:
     }
     for name, shares in TALK.items():
         assert measured[name] == pytest.approx(shares, abs=2), measured
-    # The interpreter's own start and end stand beside the program's 4 s.
-    assert total / 1e9 == pytest.approx(SECONDS, rel=0.02, abs=0.15)
+    # Exact clocks: what stands beside the program's 4 s is the interpreter's own end, 4 ms.
+    assert total / 1e9 == pytest.approx(SECONDS, rel=0.02)
 
 
 def test_run(tmp_path: Path, cpu: int | None) -> None:
