@@ -227,18 +227,26 @@ void pyprof_timer_thread_prepare(pyprof_timer *timer) {
     begin_window(timer, timer->last_tick_ns);
 }
 
-enum { LATE_NS = 300000 };
+/* A timer that wakes some microseconds after its deadline has preempted whoever ran; one that wakes later
+ * than it usually does has waited until another thread made way. */
+enum { TOLERATED_NS = 5000, USUAL_STEP_NS = 500, MOST_PUT_OFF = 10 };
+
+static bool is_late(pyprof_timer *timer, int64_t late_ns) {
+    const int64_t usual = timer->usual_late_ns; /* follows the median */
+    timer->usual_late_ns += late_ns > usual ? USUAL_STEP_NS : usual >= USUAL_STEP_NS ? -USUAL_STEP_NS : 0;
+    return late_ns > usual + usual / 2 + TOLERATED_NS;
+}
 
 /* A tick that came due while this thread did not have the CPU has lost its random moment: it would find the
  * application where that made way, in a system call or going to sleep. So the next one carries its weight;
  * but not for ever, if the machine is that busy. */
 static bool put_off(pyprof_timer *timer, int64_t now) {
-    bool late = now - timer->deadline_ns > LATE_NS;
-    timer->puts_off = late && !timer->puts_off;
-    if (timer->puts_off) {
+    const bool late = is_late(timer, now - timer->deadline_ns);
+    timer->put_off = late && timer->put_off < MOST_PUT_OFF ? timer->put_off + 1 : 0;
+    if (timer->put_off > 0) {
         pass_deadlines(timer, now, true);
     }
-    return timer->puts_off;
+    return timer->put_off > 0;
 }
 
 static void run_until_stopped(pyprof_timer *timer) {

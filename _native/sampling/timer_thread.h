@@ -46,8 +46,9 @@ typedef struct {
     int64_t window_start_ns;
     int64_t window_start_unix_ns;
     const void *newest_thread;
-    uint64_t pending_ticks;    /* since the last sample */
-    bool puts_off;             /* the last tick that was due was left to the next */
+    uint64_t pending_ticks; /* since the last sample */
+    unsigned put_off;       /* ticks in a row that were due and left to the next */
+    int64_t usual_late_ns;
     unsigned gilfree_failures; /* in a row */
 } pyprof_timer;
 

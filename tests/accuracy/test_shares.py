@@ -3,7 +3,7 @@
 Seen to fail: under the naive sampler of `programs/recording.py` (a Python thread, `sys._current_frames`, the
 clock's delta charged to whatever the tick finds) `burst`, `gil_held` and `foreign_threads` fail as the tests
 at the end assert; so does `lockstep` at 100 Hz (99.9 % and 0 % for 70 and 30). With ticks that are taken
-however late they come, `lockstep` on one CPU is 3 to 4 points off; with a timer that attaches when it finds
+however late they come, `lockstep` on one CPU is 3 to 4 points off; up to 0.3 ms late, 2 to 3; with a timer that attaches when it finds
 the GIL free once, `releases` loses 10 to 40 % of the CPU time in every third run (3.12).
 """
 
@@ -85,11 +85,11 @@ def test_c_calls_that_release_the_gil_in_two_threads(recorded: Record) -> None:
     recorded("gil_released", sample_rate=500).check()
 
 
-def test_threads_that_release_the_gil_all_the_time(tmp_path: Path) -> None:
-    # Nothing statistical: whoever waits for the GIL in `release` burns nothing there. Where others want the
-    # CPUs too, threads that were just woken for the GIL are on a CPU more often than that: 6 points. A
-    # sampler that gets the GIL only when somebody lets go of it of its own accord is 40 off.
-    record("releases", tmp_path).check(points=6)
+def test_threads_that_release_the_gil_all_the_time(recorded: Record) -> None:
+    # 400 ticks, 2.3 points of chance at 100 Hz; at 1000 Hz 0.7. A sampler that gets the GIL only when somebody
+    # lets go of it of its own accord is 40 off; one that takes a thread which was just woken for the GIL for
+    # one that runs is 20 off beside other processes.
+    recorded("releases", sample_rate=1000).check()
 
 
 def test_a_loop_in_lock_step_with_the_sampler(recorded: Record) -> None:
@@ -104,8 +104,9 @@ def test_threads_that_threading_does_not_know(recorded: Record) -> None:
 
 def test_threads_that_end_before_the_next_tick(recorded: Record) -> None:
     # What a thread used after its last sample is an estimate: for 900 threads it has a standard deviation of
-    # 0.4 gaps x 30, 12 ms of 3.2 s. Without it a third of the brief ones' time is lost.
-    recorded("thread_churn", sample_rate=1000).check()
+    # 0.4 gaps x 30, 12 ms of 3.2 s. The total is one, too, unlike any other: ticks that come while a thread
+    # starts or ends are late more often than others, 2 %. Without it a third of the brief ones' time is lost.
+    recorded("thread_churn", sample_rate=1000).check(percent=4)
 
 
 def test_deep_recursion_keeps_the_leaves_under_a_visible_root(recorded: Record) -> None:
