@@ -221,20 +221,21 @@ static void tick(pyprof_timer *timer, int64_t now) {
 
 /* -- from the first tick to the last -- */
 
-void pyprof_timer_thread_prepare(pyprof_timer *timer) {
-    timer->last_tick_ns = pyprof_monotonic_ns();
-    timer->deadline_ns = timer->last_tick_ns + next_gap(timer);
-    begin_window(timer, timer->last_tick_ns);
-}
-
-/* A timer that wakes some microseconds after its deadline has preempted whoever ran; one that wakes later
- * than it usually does has waited until another thread made way. */
-enum { TOLERATED_NS = 5000, USUAL_STEP_NS = 500, MOST_PUT_OFF = 10 };
+/* A timer that wakes about as long after its deadline as it usually does has preempted whoever ran, or found
+ * its CPU idle; one that wakes much later has waited until another thread made way. */
+enum { FIRST_USUAL_NS = 20000, USUAL_STEP_NS = 500, LATE_FACTOR = 3, MOST_PUT_OFF = 10 };
 
 static bool is_late(pyprof_timer *timer, int64_t late_ns) {
     const int64_t usual = timer->usual_late_ns; /* follows the median */
-    timer->usual_late_ns += late_ns > usual ? USUAL_STEP_NS : usual >= USUAL_STEP_NS ? -USUAL_STEP_NS : 0;
-    return late_ns > usual + usual / 2 + TOLERATED_NS;
+    timer->usual_late_ns += late_ns > usual ? USUAL_STEP_NS : -USUAL_STEP_NS;
+    return late_ns > LATE_FACTOR * usual;
+}
+
+void pyprof_timer_thread_prepare(pyprof_timer *timer) {
+    timer->last_tick_ns = pyprof_monotonic_ns();
+    timer->deadline_ns = timer->last_tick_ns + next_gap(timer);
+    timer->usual_late_ns = FIRST_USUAL_NS;
+    begin_window(timer, timer->last_tick_ns);
 }
 
 /* A tick that came due while this thread did not have the CPU has lost its random moment: it would find the
