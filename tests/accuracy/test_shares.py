@@ -15,7 +15,7 @@ import pytest
 from .conftest import Record
 from .reading import FREE_THREADED, Recording, record
 
-MISSED = 0.02
+MISSED = 0.1
 
 
 def check_by_chance(run: Callable[[], Recording], points: float) -> None:

@@ -65,8 +65,8 @@ answer(cpu=cpu, wall=wall, counters=counters, stats=_native.stats(),
 """,
         json.dumps(gilfree),
     )
-    # Where the GIL is needed for a snapshot, hardly any tick finds it.
-    assert (found["stats"]["missed"] > 500) == (not gilfree)
+    # Where the GIL is needed for a snapshot, hardly any tick of a thousand finds it.
+    assert (found["counters"]["ticks"] > 100) == gilfree, found["stats"]
     assert found["counters"]["missed"] == found["stats"]["missed"]
     total = found["total"]
     assert total["cpu"] == pytest.approx(found["cpu"], rel=0.02)
