@@ -47,7 +47,7 @@ class Stats:
     uploads: int = 0
     upload_failures: int = 0
     undelivered: int = 0
-    """Profiles given up after a failed upload or write."""
+    """Profiles given up, whole or in part, after a failed upload or write."""
     uploaded_bytes: int = 0
     files_written: int = 0
 

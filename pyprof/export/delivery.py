@@ -1,21 +1,24 @@
 """Who gets a window, how often it is tried, and what is counted and logged of it.
 
-This is the policy between the exporter and its targets: at present one attempt each. A failure is logged
-when it begins and when it is over, not at every interval, and no profile is lost without being counted.
+This is the policy between the exporter and its targets: at present one attempt each, at each portion that a
+target makes of a window. A failure is logged when it begins and when it is over, not at every interval, and
+no profile is lost without being counted.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from .. import log
 from . import imports
+from .target import Outcome
 from .unpatched import allocate_lock
 
 if TYPE_CHECKING:
     from .._native import Window
     from .series import Series
-    from .target import Outcome, Target
+    from .target import Target
 
     Encode = Callable[[Window, bool], Sequence[Series]]
 
@@ -32,7 +35,33 @@ class Counters:
         self.uploaded_bytes = 0
         self.files_written = 0
         self.undelivered = 0
-        """Windows that at least one target did not get, and that nobody will try again."""
+        """Windows that at least one target did not get, or not whole, and that nobody will try again."""
+
+
+class Transfer:
+    """A window on its way to one target: the portions still to be sent, and what became of the others."""
+
+    def __init__(self, portions: "Iterable[Sequence[Series]]" = (), lost: int = 0) -> None:
+        self.portions = deque(portions)
+        self.lost = lost
+        self._total = len(self.portions)
+        self._outcome = Outcome(True)
+
+    def settle(self, outcome: Outcome) -> None:
+        """Note what became of the first portion."""
+        self.portions.popleft()
+        decisive = self._outcome if self.lost else outcome
+        self._outcome = decisive._replace(bytes=self._outcome.bytes + outcome.bytes)
+        self.lost += not outcome.ok
+
+    @property
+    def outcome(self) -> Outcome:
+        """Of all portions: the first failure, if there was one."""
+        one = self._outcome
+        if one.ok or self._total == 1:
+            return one
+        reason = f"{one.reason}; {self.lost} of {self._total} parts of a profile lost"
+        return one._replace(reason=reason, cause=one.cause or one.reason)
 
 
 class Parcel:
@@ -40,8 +69,7 @@ class Parcel:
 
     def __init__(self, window: "Window") -> None:
         self.window = window
-        self.settled: set[int] = set()  # the targets, by index, that have it or will not get it
-        self.lost = False  # whether one of them will not
+        self.transfers: dict[int, Transfer] = {}  # by the index of the target, as soon as it is its turn
         self.done = False
         self.lock = allocate_lock()
 
@@ -72,7 +100,7 @@ class Delivery:
         self._health = [_Health() for _ in self.targets]
         self._faults: set[str] = set()
 
-    def prepare(self) -> "list[Outcome]":
+    def prepare(self) -> list[Outcome]:
         """Ask every target whether it can work at all; log and return what is wrong."""
         failures = []
         for target, health in zip(self.targets, self._health, strict=True):
@@ -83,45 +111,51 @@ class Delivery:
         return failures
 
     def deliver(self, parcel: Parcel, give_up_at: float) -> bool:
-        """One attempt for each target that has not had its own; whether the parcel is done with.
+        """One attempt for each target at what it has not had yet; whether the parcel is done with.
 
         give_up_at: time.monotonic at which no target may go on; each has its own `timeout` besides.
         It is not done with where `cut` or a fork came between.
         """
         layouts: dict[bool, Sequence[Series]] = {}
         for index, target in enumerate(self.targets):
-            if index in parcel.settled:
-                continue
-            outcome = None
             try:
                 if not imports.load("log"):
                     return False
-                if target.combined not in layouts:
-                    layouts[target.combined] = self._encode(parcel.window, target.combined)
-                if layouts[target.combined] and not imports.load(target.imports):
+                if index not in parcel.transfers:
+                    if target.combined not in layouts:
+                        layouts[target.combined] = self._encode(parcel.window, target.combined)
+                    if layouts[target.combined] and not imports.load(target.imports):
+                        return False
+                    parcel.transfers[index] = Transfer(target.portions(layouts[target.combined]))
+                if not self._send(parcel, index, give_up_at):
                     return False
-                if parcel.done:
-                    return True
-                deadline = min(time.monotonic() + self._timeout, give_up_at)
-                outcome = target.send(layouts[target.combined], deadline)
             except Exception as error:
                 self.fault(f"a profile for {target.name}", error)
-            if outcome is not None and outcome.cut:
-                return False
-            sent = outcome if layouts.get(target.combined) else None  # nothing happened in the interval
-            with parcel.lock:
-                if parcel.done:
-                    return True
-                parcel.settled.add(index)
-                parcel.lost |= outcome is None or not outcome.ok
-                if sent is not None:
-                    self._count(target, sent)
-            if sent is not None:
-                self._report(target, self._health[index], sent)
+                parcel.transfers[index] = Transfer(lost=1)
         with parcel.lock:
             if not parcel.done:
                 parcel.done = True
-                self.counters.undelivered += parcel.lost
+                self.counters.undelivered += any(transfer.lost for transfer in parcel.transfers.values())
+        return True
+
+    def _send(self, parcel: Parcel, index: int, give_up_at: float) -> bool:
+        """Whether it was not cut. Sends nothing if nothing is left, or nothing happened in the interval."""
+        target, transfer = self.targets[index], parcel.transfers[index]
+        if not transfer.portions:
+            return True
+        deadline = min(time.monotonic() + self._timeout, give_up_at)
+        while transfer.portions:
+            if parcel.done:
+                return True
+            outcome = target.send(transfer.portions[0], deadline)
+            if outcome.cut:
+                return False
+            transfer.settle(outcome)
+        with parcel.lock:
+            if parcel.done:
+                return True
+            self._count(target, transfer.outcome)
+        self._report(target, self._health[index], transfer.outcome)
         return True
 
     def give_up(self, windows: int, reason: str) -> None:
@@ -137,17 +171,16 @@ class Delivery:
             self._faults.add(text)
             log.error("%s could not be made or sent: %s", what, text)
 
-    def _count(self, target: "Target", outcome: "Outcome") -> None:
+    def _count(self, target: "Target", outcome: Outcome) -> None:
         counters = self.counters
-        if not outcome.ok:
-            counters.upload_failures += not target.stores
-        elif target.stores:
-            counters.files_written += 1
+        if target.stores:
+            counters.files_written += outcome.ok
         else:
-            counters.uploads += 1
+            counters.uploads += outcome.ok
+            counters.upload_failures += not outcome.ok
             counters.uploaded_bytes += outcome.bytes
 
-    def _report(self, target: "Target", health: _Health, outcome: "Outcome") -> None:
+    def _report(self, target: "Target", health: _Health, outcome: Outcome) -> None:
         if not outcome.ok:
             health.lost += 1
             self._log_failure(target, health, outcome)
@@ -155,7 +188,7 @@ class Delivery:
             log.warning("%s works again; profiles lost: %d", target.name, health.lost)
             health.failing, health.lost = False, 0
 
-    def _log_failure(self, target: "Target", health: _Health, outcome: "Outcome") -> None:
+    def _log_failure(self, target: "Target", health: _Health, outcome: Outcome) -> None:
         cause = outcome.cause or outcome.reason
         now = time.monotonic()
         last = health.logged.get(cause)

@@ -4,7 +4,7 @@ import errno
 import os
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .series import Series
@@ -44,9 +44,12 @@ class _FileTarget:
     def _write(self, series: Series) -> int:
         raise NotImplementedError
 
-    def send(self, series: Sequence[Series], deadline: float) -> Outcome:
+    def portions(self, series: Sequence[Series]) -> Iterable[Sequence[Series]]:
+        return [series] if series else []
+
+    def send(self, portion: Sequence[Series], deadline: float) -> Outcome:
         written = 0
-        for one in series:
+        for one in portion:
             if self._was_cut or time.monotonic() >= deadline:
                 return Outcome(False, "given up", retriable=True, cut=self._was_cut)
             try:

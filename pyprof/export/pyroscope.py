@@ -1,7 +1,7 @@
 """Pyroscope, and Grafana Phlare, by `push.v1.PusherService/Push` (Connect, unary, protobuf)."""
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import _version
@@ -57,12 +57,15 @@ class PyroscopeTarget:
     def prepare(self) -> Outcome:
         return Outcome(True)
 
-    def send(self, series: Sequence[Series], deadline: float) -> Outcome:
+    def portions(self, series: Sequence[Series]) -> Iterable[Sequence[Series]]:
+        return [series] if series else []
+
+    def send(self, portion: Sequence[Series], deadline: float) -> Outcome:
         from .http import TransportError
 
-        if not series:
+        if not portion:
             return Outcome(True)
-        body = self._encode(series)
+        body = self._encode(portion)
         try:
             answer = self._connected().post(self._url, body, CONTENT_TYPE, deadline)
         except TransportError as error:

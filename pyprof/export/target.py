@@ -1,6 +1,6 @@
 """The seam between what is delivered and where it goes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from .series import Series
@@ -21,7 +21,7 @@ class Outcome(NamedTuple):
     retry_after: float | None = None
     """Seconds that the server asks to wait."""
     cut: bool = False
-    """Ended by `Target.cut`: nothing is lost, it is to be tried again."""
+    """Ended by `Target.cut`: nothing is lost, the same portion is to be tried again."""
 
 
 class Target(Protocol):
@@ -34,14 +34,18 @@ class Target(Protocol):
     stores: bool
     """Writes files; otherwise it pushes."""
     imports: str
-    """Group of `imports` that is loaded before `send`, outside its deadline: it may take long."""
+    """Group of `imports` loaded before `portions` and `send`, outside the deadline: it may take long."""
 
     def prepare(self) -> Outcome:
         """What can be found wrong before there is a profile; loads nothing heavy, waits for nothing."""
         ...
 
-    def send(self, series: Sequence[Series], deadline: float) -> Outcome:
-        """Deliver what belongs to one interval, before `deadline` (time.monotonic)."""
+    def portions(self, series: Sequence[Series]) -> Iterable[Sequence[Series]]:
+        """What belongs to one interval, in what is sent at once: each arrives, fails or is cut for itself."""
+        ...
+
+    def send(self, portion: Sequence[Series], deadline: float) -> Outcome:
+        """Deliver one of the `portions`, before `deadline` (time.monotonic), the same for all of them."""
         ...
 
     def cut(self) -> None:

@@ -52,7 +52,10 @@ class Target:
     def prepare(self):
         return self.outcome
 
-    def send(self, series, deadline):
+    def portions(self, series):
+        return [series] if series else []
+
+    def send(self, portion, deadline):
         self.deadlines.append(deadline)
         self.sending.set()
         if self.deaf:  # like a look-up of a host's name
@@ -65,7 +68,7 @@ class Target:
             return Outcome(False, "late", retriable=True)
         if self.error:
             raise self.error
-        self.sent.extend(series)
+        self.sent.extend(portion)
         return self.outcome
 
     def cut(self):

@@ -9,6 +9,7 @@ from pyprof.export.target import Outcome
 
 OK = Outcome(True, bytes=1)
 DOWN = Outcome(False, "nobody listens there", retriable=True)
+CUT = Outcome(False, "given up", cut=True)
 REFUSED = Outcome(False, "HTTP 401 at 12:00", retriable=False, cause="HTTP 401")
 
 
@@ -23,7 +24,10 @@ class Scripted:
     def prepare(self):
         return self.outcomes.pop(0)
 
-    def send(self, series, deadline):
+    def portions(self, series):
+        return [series] if series else []
+
+    def send(self, portion, deadline):
         return self.outcomes.pop(0)
 
 
@@ -89,3 +93,62 @@ def test_an_interval_without_profiles_is_neither_an_upload_nor_a_loss(caplog):
     delivery = Delivery([Scripted(OK)], lambda window, combined: [], 10)
     delivery.deliver(Parcel(object()), float("inf"))
     assert (delivery.counters.uploads, delivery.counters.undelivered) == (0, 0)
+
+
+class Portioned(Scripted):
+    """Sends each series for itself; an outcome that is an exception is raised."""
+
+    def __init__(self, *outcomes):
+        super().__init__(*outcomes)
+        self.sent = []
+
+    def portions(self, series):
+        return [[one] for one in series]
+
+    def send(self, portion, deadline):
+        outcome = self.outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        self.sent += [(one.name, outcome) for one in portion]
+        return outcome
+
+
+def four(window, combined):
+    return [Series(name, {}, b"", 0, 0) for name in "abcd"]
+
+
+def test_a_window_in_portions_is_one_upload_or_one_loss(caplog):
+    delivery = Delivery([Portioned(OK, DOWN, OK, REFUSED, *[OK] * 4)], four, 10)
+    counters = delivery.counters
+    assert delivery.deliver(Parcel(object()), float("inf"))
+    assert (counters.uploads, counters.upload_failures, counters.undelivered) == (0, 1, 1)
+    assert counters.uploaded_bytes == 2
+    assert delivery.deliver(Parcel(object()), float("inf"))
+    assert (counters.uploads, counters.upload_failures, counters.undelivered) == (1, 1, 1)
+    assert counters.uploaded_bytes == 6
+    lines = [r.getMessage() for r in caplog.records]
+    assert len(lines) == 2
+    assert "server: nobody listens there; 2 of 4 parts of a profile lost; this is said once" in lines[0]
+    assert "works again; profiles lost: 1" in lines[1]
+
+
+def test_what_was_sent_before_a_cut_is_not_sent_again(caplog):
+    target, other = Portioned(OK, DOWN, CUT, CUT, OK, OK), Portioned(OK, CUT, OK, OK, OK)
+    delivery, parcel = Delivery([target, other], four, 10), Parcel(object())
+    for done in (False, False, False, True):
+        assert delivery.deliver(parcel, float("inf")) is done
+    assert target.sent == [("a", OK), ("b", DOWN), ("c", CUT), ("c", CUT), ("c", OK), ("d", OK)]
+    assert other.sent == [("a", OK), ("b", CUT), ("b", OK), ("c", OK), ("d", OK)]
+    counters = delivery.counters
+    assert (counters.uploads, counters.upload_failures, counters.undelivered) == (1, 1, 1)
+    assert "1 of 4 parts" in caplog.records[0].getMessage()
+
+
+def test_a_fault_in_the_middle_is_a_loss_and_ends_the_window(caplog):
+    target, other = Portioned(OK, ValueError("bug")), Portioned(OK, OK, CUT, OK, OK)
+    delivery, parcel = Delivery([target, other], four, 10), Parcel(object())
+    assert not delivery.deliver(parcel, float("inf"))
+    assert delivery.deliver(parcel, float("inf"))
+    assert [name for name, _ in target.sent] == ["a"]
+    assert delivery.counters.undelivered == 1
+    assert len(caplog.records) == 1
