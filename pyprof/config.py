@@ -111,7 +111,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("basic_auth_password", Text(), None, "password for HTTP basic authentication", secret=True),
     Option("tenant_id", HeaderText(), None, "tenant (X-Scope-OrgID)"),
     Option("headers", HEADERS, None, "further HTTP headers: name=value,name=value", secret=True),
-    Option("timeout", Number(0.1, 600, "seconds"), 10.0, "bound of one upload, answer included"),
+    Option("timeout", Number(0.1, 600, "seconds"), 10.0, "bound of one upload, answers and pauses included"),
     Option("exit_timeout", Number(0, 300, "seconds"), 2.0, "bound of the last upload when the program ends"),
     Option("strict", Boolean(), False, "raise where profiling is impossible, instead of one warning"),
     Option("log_level", LEVELS, "warning", "level of pyprof's log"),

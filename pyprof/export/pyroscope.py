@@ -1,11 +1,13 @@
 """Pyroscope, and Grafana Phlare, by `push.v1.PusherService/Push` (Connect, unary, protobuf)."""
 
+import time
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .. import _version
+from .. import _native, _version
 from ..config import Config
+from .rate import MAX_BYTES, Pace, pack
 from .series import Series
 from .split import split
 from .target import Outcome
@@ -36,7 +38,7 @@ _MEANING = {
 
 
 class PyroscopeTarget:
-    """Pushes one series a kind."""
+    """Pushes one series a kind, or parts of it, no faster than the server takes them."""
 
     combined = False
     stores = False
@@ -52,24 +54,32 @@ class PyroscopeTarget:
         self._client: Client | None = None
         # All of the classes: protobuf 4.22 crashes where a nested message's class has been collected.
         self._messages: dict[str, Any] = {}
-        self._was_cut = False
+        self._cut = _native.Event()
+        self._pace = Pace()
 
     def prepare(self) -> Outcome:
         return Outcome(True)
 
     def portions(self, series: Sequence[Series]) -> Iterable[Sequence[Series]]:
-        return [series] if series else []
+        return pack((part for whole in series for part in split(whole, _room(whole))), charged_bytes)
 
     def send(self, portion: Sequence[Series], deadline: float) -> Outcome:
         from .http import TransportError
 
         if not portion:
             return Outcome(True)
+        size = sum(map(charged_bytes, portion))
+        wait = max(0.0, self._pace.wait(size))
+        if time.monotonic() + wait >= deadline:
+            return Outcome(False, "not sent within the time allowed (option timeout)", retriable=True)
+        if wait and self._cut.wait(wait):
+            return Outcome(False, "given up", retriable=True, cut=True)
         body = self._encode(portion)
         try:
             answer = self._connected().post(self._url, body, CONTENT_TYPE, deadline)
         except TransportError as error:
             return Outcome(False, str(error), error.retriable, cut=error.cut)
+        self._pace.spend(size)
         return judge(answer, len(body))
 
     def _encode(self, series: Sequence[Series]) -> bytes:
@@ -78,7 +88,7 @@ class PyroscopeTarget:
 
             self._messages = proto.build("pyprof.push", MESSAGES)
         request = self._messages["PushRequest"]()
-        for one in (part for whole in series for part in split(whole)):
+        for one in series:
             entry = request.series.add()
             for name, value in series_labels(one).items():
                 entry.labels.add(name=name, value=value)
@@ -96,7 +106,7 @@ class PyroscopeTarget:
                 headers["X-Scope-OrgID"] = config.tenant_id
             client = Client(headers, self._authorization(), f"pyprof/{_version.__version__}")
             self._client = client
-            if self._was_cut:  # between the look at `_client` there and its assignment here
+            if self._cut.is_set():  # between the look at `_client` there and its assignment here
                 client.cut()
         return self._client
 
@@ -116,18 +126,18 @@ class PyroscopeTarget:
         return basic(user or "", password or "")
 
     def cut(self) -> None:
-        self._was_cut = True
+        self._cut.set()
         client = self._client
         if client is not None:
             client.cut()
 
     def resume(self) -> None:
-        self._was_cut = False
+        self._cut.clear()
         if self._client is not None:
             self._client.resume()
 
     def after_fork_child(self) -> None:
-        self._was_cut = False
+        self._cut = _native.Event()
         if self._client is not None:
             self._client.after_fork_child()
 
@@ -143,6 +153,20 @@ def series_labels(series: Series) -> dict[str, str]:
         n: v.encode("utf-8", "replace")[:MAX_LABEL_BYTES].decode("utf-8", "ignore") for n, v in labels.items()
     }
     return {name: cut[name] for name in sorted(cut) if cut[name]}
+
+
+def charged_bytes(series: Series) -> int:
+    """What the server counts against its rate limit."""
+    return len(series.pprof) + _label_bytes(series)
+
+
+def _label_bytes(series: Series) -> int:
+    return sum(len(text.encode()) for pair in series_labels(series).items() for text in pair)
+
+
+def _room(series: Series) -> int:
+    """Bytes of a profile that fit into one push beside its labels, of which there may be absurdly many."""
+    return MAX_BYTES - min(_label_bytes(series), MAX_BYTES // 2)
 
 
 def judge(answer: "Answer", sent: int) -> Outcome:

@@ -4,25 +4,23 @@ from collections.abc import Iterator
 
 from .series import Series
 
-MAX_BYTES = 2 << 20
-"""Of one profile, uncompressed: half of what servers take, and what their rate limits let through at once."""
 MAX_SAMPLES = 16_000
 _SMALLEST_SAMPLE = 12
 _SAMPLE_TAG = 0x12  # field 2, length-delimited
 _MILLISECOND = 1_000_000
 
 
-def split(series: Series) -> Iterator[Series]:
-    """The series itself, or parts that add up to it.
+def split(series: Series, max_bytes: int) -> Iterator[Series]:
+    """The series itself, or parts that add up to it, of so many bytes before compression.
 
     The parts lie a millisecond apart: servers may take profiles of one series and one time for replicas.
     """
     size = len(series.pprof)
-    if size <= min(MAX_BYTES, MAX_SAMPLES * _SMALLEST_SAMPLE):
+    if size <= min(max_bytes, MAX_SAMPLES * _SMALLEST_SAMPLE):
         yield series
         return
     samples = count_samples(series.pprof)
-    if samples < 2 or (size <= MAX_BYTES and samples <= MAX_SAMPLES):
+    if samples < 2 or (size <= max_bytes and samples <= MAX_SAMPLES):
         yield series
         return
     from dataclasses import replace
@@ -41,7 +39,7 @@ def split(series: Series) -> Iterator[Series]:
         one = replace(profile, samples=some, time_ns=series.start_ns + part * _MILLISECOND)
         # A half has more than half of the tables: how large it is, only writing it tells.
         data = pprof.write(one) if len(some) <= MAX_SAMPLES else b""
-        if len(some) > 1 and (not data or len(data) > MAX_BYTES):
+        if len(some) > 1 and (not data or len(data) > max_bytes):
             middle = len(some) // 2
             waiting += [some[middle:], some[:middle]]
             continue

@@ -6,12 +6,17 @@ import time
 
 import pytest
 
+from pyprof import _native
+from pyprof.export.exporter import Exporter
 from pyprof.export.pyroscope import PyroscopeTarget
+from pyprof.export.rate import Pace
 from pyprof.export.series import Series
 
 pytestmark = pytest.mark.server
 
-TYPE = "process_cpu:cpu:nanoseconds:cpu:nanoseconds"
+CPU = "process_cpu:cpu:nanoseconds:cpu:nanoseconds"
+WALL = "wall:wall:nanoseconds:wall:nanoseconds"
+WALL_COLUMN = ("wall", "nanoseconds", _native.WALL_NS)
 SECRET = "s3cr3t-value"
 
 
@@ -26,34 +31,68 @@ def send(target, *series):
         target.close()
 
 
-def test_a_pushed_profile_can_be_queried(server_url, config, make_series, query):
+def deliver(target, *series):
+    """One window on its way from the ring to the target, whatever number of pushes that takes."""
+    windows = [series]
+    exporter = Exporter(
+        [target],
+        lambda timeout: windows.pop() if windows else None,
+        lambda window, combined: window,
+        timeout=60,
+    )
+    exporter.stop(60)
+    return exporter.counters
+
+
+@pytest.fixture
+def service(server_url, config, make_series):
+    """A name of a service of its own; the server takes pushes by now."""
     service = f"shop-{os.getpid()}-{time.time_ns()}"
     target = PyroscopeTarget(config(server_url=server_url))
     deadline = time.monotonic() + 30
     while True:
-        outcome = target.send([make_series(service_name=service), make_series(service_name=service)], soon())
+        outcome = target.send([make_series(service_name=f"before-{service}")], soon())
         if outcome.ok or time.monotonic() > deadline:
             break  # a real server's writer comes up after /ready says so
         assert outcome.retriable
         time.sleep(0.5)
-    assert outcome.ok, outcome.reason
     target.close()
-    message = {
-        "profileTypeID": TYPE,
-        "labelSelector": f'{{service_name="{service}", role="main"}}',
-        "start": int(time.time() - 3000) * 1000,
-        "end": int(time.time() + 300) * 1000,
-    }
-    while True:
-        profile = query(server_url, "SelectMergeProfile", message)
-        if profile.get("sample") or time.monotonic() > deadline:
-            break
-        time.sleep(0.5)
-    total = sum(int(value) for sample in profile["sample"] for value in sample["value"])
+    assert outcome.ok, outcome.reason
+    return service
+
+
+@pytest.fixture
+def read_back(server_url, query):
+    """Total and profile that the server has of a service: asked until it is the total that is expected."""
+
+    def ask(profile_type, service, expected):
+        message = {
+            "profileTypeID": profile_type,
+            "labelSelector": f'{{service_name="{service}", role="main"}}',
+            "start": int(time.time() - 3000) * 1000,
+            "end": int(time.time() + 300) * 1000,
+        }
+        deadline = time.monotonic() + 30
+        while True:
+            profile = query(server_url, "SelectMergeProfile", message)
+            total = sum(int(value) for sample in profile.get("sample", ()) for value in sample["value"])
+            if total == expected or time.monotonic() > deadline:
+                return total, profile
+            time.sleep(0.5)
+
+    return ask
+
+
+def test_a_pushed_profile_can_be_queried(server_url, config, make_series, query, service, read_back):
+    target = PyroscopeTarget(config(server_url=server_url))
+    outcome = send(target, make_series(service_name=service), make_series(service_name=service))
+    assert outcome.ok, outcome.reason
+    total, profile = read_back(CPU, service, 60_000_000)
     names = {profile["stringTable"][int(function["name"])] for function in profile["function"]}
     assert (total, names) == (60_000_000, {"app.work", "app.main"})
-    types = query(server_url, "ProfileTypes", {"start": message["start"], "end": message["end"]})
-    assert TYPE in [entry["ID"] for entry in types["profileTypes"]]
+    now = int(time.time())
+    types = query(server_url, "ProfileTypes", {"start": (now - 3000) * 1000, "end": (now + 300) * 1000})
+    assert CPU in [entry["ID"] for entry in types["profileTypes"]]
 
 
 def test_series_and_labels_as_the_server_gets_them(peer, config, make_series):
@@ -166,7 +205,8 @@ def test_headers_and_base_path(peer, config, make_series, faulty_server):
         (lambda s: Series(s.name, s.labels, b"not a profile", 0, 0), "HTTP 500 unknown", False),
         (
             lambda s: Series("", s.labels, s.pprof, 0, 0),
-            "HTTP 400 invalid_argument: invalid metric name",
+            'HTTP 400 invalid_argument: invalid labels \'{pyroscope_spy="pyspy", role="main", '
+            'service_name="shop"}\' with error: invalid metric name',
             False,
         ),
         (
@@ -259,24 +299,93 @@ def test_https_through_a_proxy(peer, config, make_series, faulty_server, monkeyp
     assert SECRET.encode() not in heads[0]
 
 
-def test_a_profile_beyond_the_server_s_limits_arrives_in_parts(peer, config):
-    from pyprof import _native
-
+def large(stacks, name="process_cpu", **labels):
+    """A profile of about 340 bytes a stack, each with 1000 nanoseconds."""
     window = _native.Window(256 << 20)
-    for number in range(20_000):
+    for number in range(stacks):
         stack = [(f"f{number}".ljust(300, "x"), "/srv/app.py", 1, 2)]
-        window.add(stack, samples=1, cpu_samples=1, cpu_ns=1000)
+        window.add(stack, samples=1, cpu_samples=1, cpu_ns=1000, wall_ns=1000)
+    kind = ("cpu", "nanoseconds", _native.CPU_NS) if name == "process_cpu" else WALL_COLUMN
     pprof = window.encode(
-        [("samples", "count", _native.CPU_SAMPLES), ("cpu", "nanoseconds", _native.CPU_NS)],
-        period_type=("cpu", "nanoseconds"),
+        [("samples", "count", _native.CPU_SAMPLES), kind],
+        period_type=kind[:2],
         period=10_000_000,
         mapping="/usr/bin/python3",
     )
-    assert len(pprof) > 4 << 20
+    return Series(name, {"service_name": "shop", "role": "main", **labels}, pprof, time.time_ns(), 1)
+
+
+def test_no_window_exceeds_the_server_s_rate_limit(server_url, config, service, read_back):
+    """One window after the other, without a pause of ours between them."""
+    target = PyroscopeTarget(config(server_url=server_url))
+
+    beyond_all_limits = large(20_000, service_name=service)
+    assert len(beyond_all_limits.pprof) > 4 << 20
+    assert deliver(target, beyond_all_limits).uploads == 1
+    assert read_back(CPU, service, 20_000_000)[0] == 20_000_000
+
+    cpu, wall = (large(3500, name, service_name=f"{service}-two") for name in ("process_cpu", "wall"))
+    assert len(cpu.pprof) < 2 << 20 < len(cpu.pprof) + len(wall.pprof)
+    assert deliver(target, cpu, wall).uploads == 1
+    for profile_type in (CPU, WALL):
+        assert read_back(profile_type, f"{service}-two", 3_500_000)[0] == 3_500_000
+
+    tags = {f"tag{number}": "v" * 200 for number in range(24)}
+    with_labels = large(6165, service_name=f"{service}-tags", **tags)
+    assert (2 << 20) - 24 * 200 < len(with_labels.pprof) <= 2 << 20
+    assert deliver(target, with_labels).uploads == 1
+    assert read_back(CPU, f"{service}-tags", 6_165_000)[0] == 6_165_000
+
+
+class Stalled(Pace):
+    """Lets one push through and has the next one wait for an hour, until it is `released`."""
+
+    def __init__(self):
+        super().__init__()
+        self.waits = _native.Event()
+        self.spent = self.released = False
+
+    def wait(self, size):
+        if self.released or not self.spent:
+            return super().wait(size)
+        self.waits.set()
+        return 3600.0
+
+    def spend(self, size):
+        self.spent = True
+        super().spend(size)
+
+
+def test_what_time_does_not_suffice_for_is_counted_and_said(peer, config, caplog):
     server = peer()
-    series = Series("process_cpu", {"service_name": "shop"}, pprof, time.time_ns(), 1)
-    outcome = send(PyroscopeTarget(config(server_url=server.url)), series)
-    assert outcome.ok, outcome.reason
+    target = PyroscopeTarget(config(server_url=server.url))
+    target._pace = Stalled()
+    counters = deliver(target, large(20_000))
+    assert (counters.uploads, counters.upload_failures, counters.undelivered) == (0, 1, 1)
     [push] = server.pushes()
-    assert sum(part["totals"][1] for part in push["series"]) == 20_000_000
-    assert sum(part["samples"] for part in push["series"]) == 20_000
+    assert counters.uploaded_bytes == int(push["header"]["Content-Length"][0])
+    [record] = caplog.records
+    assert "not sent within the time allowed (option timeout); 3 of 4 parts" in record.getMessage()
+
+
+def test_what_was_sent_before_a_fork_is_not_sent_again(peer, config):
+    """A fork pauses the exporter while it waits for the server's allowance; afterwards it goes on there."""
+    server = peer()
+    target = PyroscopeTarget(config(server_url=server.url))
+    target._pace = pace = Stalled()
+    windows = [[large(20_000)]]
+    exporter = Exporter(
+        [target],
+        lambda timeout: windows.pop() if windows else None,
+        lambda window, combined: window,
+        timeout=7200,
+    )
+    exporter.start()
+    assert pace.waits.wait(60)
+    assert exporter.pause(60)
+    assert len(server.pushes()) == 1
+    pace.released = True
+    exporter.start()
+    assert exporter.stop(60)
+    assert exporter.counters.uploads == 1
+    assert sum(series["totals"][1] for push in server.pushes() for series in push["series"]) == 20_000_000

@@ -5,9 +5,10 @@ import time
 import pytest
 
 from pyprof import _native, pprof
-from pyprof.export import split as module
 from pyprof.export.series import Series
-from pyprof.export.split import count_samples, split
+from pyprof.export.split import MAX_SAMPLES, count_samples, split
+
+MAX_BYTES = 2 << 20
 
 
 def series(stacks: int, width: int = 20, depth: int = 2) -> Series:
@@ -35,18 +36,18 @@ def test_samples_are_counted_as_they_are(stacks):
 @pytest.mark.parametrize("stacks", [1, 1000, 16_000])
 def test_what_fits_is_sent_as_it_is(stacks):
     whole = series(stacks)
-    assert list(split(whole)) == [whole]
+    assert list(split(whole, MAX_BYTES)) == [whole]
 
 
 @pytest.mark.parametrize(("stacks", "width"), [(16_001, 8), (40_000, 8), (9_000, 400)])
 def test_parts_fit_and_add_up(stacks, width):
     whole = series(stacks, width)
-    parts = list(split(whole))
+    parts = list(split(whole, MAX_BYTES))
     assert len(parts) >= 2
     read = [pprof.read(part.pprof) for part in parts]
     for part, profile in zip(parts, read, strict=True):
-        assert len(part.pprof) <= module.MAX_BYTES
-        assert len(profile.samples) <= module.MAX_SAMPLES
+        assert len(part.pprof) <= MAX_BYTES
+        assert len(profile.samples) <= MAX_SAMPLES
         assert (part.name, part.labels) == (whole.name, whole.labels)
         assert profile.comments == ["c"]
     assert len({profile.time_ns // 1_000_000 for profile in read}) == len(parts)
@@ -56,9 +57,8 @@ def test_parts_fit_and_add_up(stacks, width):
     assert len(both.samples) == stacks
 
 
-def test_samples_are_not_split(monkeypatch):
-    monkeypatch.setattr(module, "MAX_BYTES", 10)
-    parts = list(split(series(3)))
+def test_samples_are_not_split():
+    parts = list(split(series(3), 10))
     assert [len(pprof.read(part.pprof).samples) for part in parts] == [1, 1, 1]
 
 
@@ -67,4 +67,4 @@ def test_samples_are_not_split(monkeypatch):
 )
 def test_what_cannot_be_read_goes_out_as_it_is(broken):
     whole = Series("process_cpu", {}, broken, 0, 0)
-    assert list(split(whole)) == [whole]
+    assert list(split(whole, MAX_BYTES)) == [whole]

@@ -101,7 +101,8 @@ func main() {
 
 	kept := &store{}
 	mux := http.NewServeMux()
-	mux.Handle(pushv1connect.NewPusherServiceHandler(&pusher{store: kept, multitenancy: *tenants}))
+	limits := &limiter{buckets: map[string]*bucket{}}
+	mux.Handle(pushv1connect.NewPusherServiceHandler(&pusher{store: kept, limiter: limits, multitenancy: *tenants}))
 	mux.Handle(querierv1connect.NewQuerierServiceHandler(&querier{store: kept}))
 	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ready") })
 

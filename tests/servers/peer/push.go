@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
@@ -17,6 +18,7 @@ import (
 	"github.com/google/pprof/profile"
 	googlev1 "github.com/grafana/pyroscope/api/gen/proto/go/google/v1"
 	pushv1 "github.com/grafana/pyroscope/api/gen/proto/go/push/v1"
+	typesv1 "github.com/grafana/pyroscope/api/gen/proto/go/types/v1"
 )
 
 // What a Pyroscope server allows by default.
@@ -38,6 +40,7 @@ const (
 
 type pusher struct {
 	store        *store
+	limiter      *limiter
 	multitenancy bool
 }
 
@@ -67,30 +70,34 @@ func (p *pusher) Push(
 	push := Push{Tenant: tenant, Header: map[string][]string(http.Header(request.Header()).Clone())}
 	push.Connection, _ = ctx.Value(connectionKey{}).(string)
 	push.Proto = request.Peer().Protocol
+	// A server takes the series of a push at once and each for itself: what one is refused for, others are stored beside.
+	now := time.Now()
+	failures := []error{}
 	for _, series := range request.Msg.Series {
-		labels, err := checkedLabels(series)
-		if err != nil {
-			return nil, err
-		}
 		for _, sample := range series.Samples {
-			one, err := accepted(sample, labels)
+			one, err := p.accepted(tenant, now, series.Labels, sample)
 			if err != nil {
-				return nil, err
+				failures = append(failures, err)
+				continue
 			}
-			one.tenant = tenant
 			push.Series = append(push.Series, *one)
 		}
+	}
+	if len(push.Series) > 0 {
+		p.store.add(push)
+	}
+	if len(failures) > 0 {
+		return nil, failures[0]
 	}
 	if len(push.Series) == 0 {
 		return nil, invalid("no profiles received")
 	}
-	p.store.add(push)
 	return connect.NewResponse(&pushv1.PushResponse{}), nil
 }
 
-func checkedLabels(series *pushv1.RawProfileSeries) (map[string]string, error) {
+func checkedLabels(pairs []*typesv1.LabelPair) (map[string]string, error) {
 	labels := map[string]string{}
-	for _, pair := range series.Labels {
+	for _, pair := range pairs {
 		if _, twice := labels[pair.Name]; twice {
 			return nil, invalid("duplicate label name: %q", pair.Name)
 		}
@@ -103,12 +110,20 @@ func checkedLabels(series *pushv1.RawProfileSeries) (map[string]string, error) {
 		labels[pair.Name] = pair.Value
 	}
 	if labels[labelMetricName] == "" {
-		return nil, invalid("invalid metric name")
+		return nil, invalid("invalid labels '%s' with error: invalid metric name", shown(pairs))
 	}
 	if labels[labelServiceName] == "" {
 		labels[labelServiceName] = unknownService
 	}
 	return labels, nil
+}
+
+func shown(pairs []*typesv1.LabelPair) string {
+	texts := []string{}
+	for _, pair := range pairs {
+		texts = append(texts, fmt.Sprintf("%s=%q", pair.Name, pair.Value))
+	}
+	return "{" + strings.Join(texts, ", ") + "}"
 }
 
 // A profile that is gzipped or not, told apart by its first bytes.
@@ -124,7 +139,9 @@ func uncompressed(raw []byte) ([]byte, bool, error) {
 	return data, true, err
 }
 
-func accepted(sample *pushv1.RawSample, labels map[string]string) (*Series, error) {
+func (p *pusher) accepted(
+	tenant string, now time.Time, pairs []*typesv1.LabelPair, sample *pushv1.RawSample,
+) (*Series, error) {
 	data, compressed, err := uncompressed(sample.RawProfile)
 	if err != nil {
 		return nil, connect.NewError(connect.CodeUnknown, err)
@@ -135,6 +152,17 @@ func accepted(sample *pushv1.RawSample, labels map[string]string) (*Series, erro
 	message := &googlev1.Profile{}
 	if err := message.UnmarshalVT(data); err != nil {
 		return nil, connect.NewError(connect.CodeUnknown, err)
+	}
+	size := message.SizeVT()
+	for _, pair := range pairs {
+		size += len(pair.Name) + len(pair.Value)
+	}
+	if err := p.limiter.charge(tenant, now, size); err != nil {
+		return nil, err
+	}
+	labels, err := checkedLabels(pairs)
+	if err != nil {
+		return nil, err
 	}
 	if err := checkMessage(message, labels); err != nil {
 		return nil, err
@@ -149,7 +177,9 @@ func accepted(sample *pushv1.RawSample, labels map[string]string) (*Series, erro
 	if parsed.TimeNanos <= 0 {
 		parsed.TimeNanos = time.Now().UnixNano()
 	}
-	return described(parsed, sample.ID, labels, compressed, data), nil
+	one := described(parsed, sample.ID, labels, compressed, data)
+	one.tenant = tenant
+	return one, nil
 }
 
 func checkMessage(message *googlev1.Profile, labels map[string]string) error {
