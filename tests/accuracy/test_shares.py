@@ -3,8 +3,9 @@
 Seen to fail: under the naive sampler of `programs/recording.py` (a Python thread, `sys._current_frames`, the
 clock's delta charged to whatever the tick finds) `burst`, `gil_held` and `foreign_threads` fail as the tests
 at the end assert; so does `lockstep` at 100 Hz (99.9 % and 0 % for 70 and 30). With ticks that are taken
-however late they come, `lockstep` on one CPU is 3 to 4 points off; up to 0.3 ms late, 2 to 3; with a timer that attaches when it finds
-the GIL free once, `releases` loses 10 to 40 % of the CPU time in every third run (3.12).
+however late they come, `lockstep` on one CPU is 3 to 4 points off; up to 0.3 ms late, 2 to 3. With a timer
+that attaches when it finds the GIL free once, `releases` loses 10 to 40 % of the CPU time in every third run
+(3.12).
 """
 
 from collections.abc import Callable
@@ -86,9 +87,9 @@ def test_c_calls_that_release_the_gil_in_two_threads(recorded: Record) -> None:
 
 
 def test_threads_that_release_the_gil_all_the_time(recorded: Record) -> None:
-    # 400 ticks, 2.3 points of chance at 100 Hz; at 1000 Hz 0.7. A sampler that gets the GIL only when somebody
-    # lets go of it of its own accord is 40 off; one that takes a thread which was just woken for the GIL for
-    # one that runs is 20 off beside other processes.
+    # 4,000 ticks: 0.7 points of chance. A sampler that gets the GIL only when somebody lets go of it of its own
+    # accord is 40 off; one that takes a thread which was just woken for the GIL for one that runs is 20 off
+    # beside other processes.
     recorded("releases", sample_rate=1000).check()
 
 

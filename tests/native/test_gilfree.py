@@ -6,7 +6,8 @@ Seen to fail:
 - the code cache told of no deaths: new code has the names of what was at its address before;
 - code objects read with the GIL only: nearly every function of test_code_that_was_never_seen_before takes a
   snapshot of the other engine;
-- the world stopped for what is not known yet, on free-threaded builds: the other engine is asked 4 to 59 times.
+- the world stopped for what is not known yet, on free-threaded builds: the other engine is asked 4 to 59
+  times.
 """
 
 import json
