@@ -87,9 +87,9 @@ def test_c_calls_that_release_the_gil_in_two_threads(recorded: Record) -> None:
 
 
 def test_threads_that_release_the_gil_all_the_time(recorded: Record) -> None:
-    # 4,000 ticks: 0.7 points of chance. A sampler that gets the GIL only when somebody lets go of it of its own
-    # accord is 40 off; one that takes a thread which was just woken for the GIL for one that runs is 20 off
-    # beside other processes.
+    # 4,000 ticks: 0.7 points of chance. A sampler that gets the GIL only when somebody lets go of it of its
+    # own accord is 40 off; one that takes a thread which was just woken for the GIL for one that runs is 20
+    # off beside other processes.
     recorded("releases", sample_rate=1000).check()
 
 
