@@ -2,7 +2,8 @@
 
 Beside its peers; medians over fresh processes. Memory is what the kernel counts as resident (VmRSS), above a
 bare interpreter: after import, after start, and after the first upload to a sink on the loopback, once alone
-and once in an application that has imported requests and protobuf for itself.
+and once in an application that has imported requests and protobuf for itself. Then what the installation
+costs an interpreter that nobody wants to profile (PYPROF_ENABLED unset): see `autostart`.
 
 Usage: python -m benchmarks.bench_import [--quick] [--json FILE]
 """
@@ -16,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from . import autostart
 from .harness import ROOT, installed, machine, note, print_table, received, save, sink, warn_if_busy, worker
 from .profilers import PROFILERS, environment
 
@@ -99,7 +101,12 @@ def main() -> int:
         cells = [summary[name][column] for column in columns]
         rows.append([PROFILERS[name].title, *("–" if cell is None else f"{cell:.2f}" for cell in cells)])
     print_table(["profiler", *columns.values()], rows)
-    note(str(save("import", {"summary": summary}, arguments.json)))
+    note("autostart: PYPROF_ENABLED unset")
+    unset = autostart.compare(20 if arguments.quick else 300)
+    print("\nStart of an interpreter, PYPROF_ENABLED unset: CPU time and its 95 % interval")
+    print_table(["site-packages", "ms"], [[what, estimate.text("ms")] for what, estimate in unset.items()])
+    result = {"summary": summary, "autostart": {what: each.as_dict() for what, each in unset.items()}}
+    note(str(save("import", result, arguments.json)))
     return 0
 
 
