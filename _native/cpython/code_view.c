@@ -58,20 +58,29 @@ enum { MOST_CHARACTERS = 1 << 16, MOST_LINETABLE_BYTES = 1 << 24 };
 
 static struct {
     char *bytes;
-    size_t capacity;
+    size_t capacity; /* atomic */
 } copied;
+
+static void set_capacity(size_t capacity) { __atomic_store_n(&copied.capacity, capacity, __ATOMIC_RELAXED); }
 
 void pyprof_copied_code_close(void) {
     free(copied.bytes);
     copied.bytes = NULL;
-    copied.capacity = 0;
+    set_capacity(0);
 }
+
+void pyprof_copied_code_reset_child(void) {
+    copied.bytes = NULL; /* it may just have been freed */
+    set_capacity(0);
+}
+
+size_t pyprof_copied_code_bytes(void) { return __atomic_load_n(&copied.capacity, __ATOMIC_RELAXED); }
 
 static bool make_room(size_t bytes) {
     if (bytes > copied.capacity) {
         free(copied.bytes);
         copied.bytes = malloc(bytes * 2);
-        copied.capacity = copied.bytes == NULL ? 0 : bytes * 2;
+        set_capacity(copied.bytes == NULL ? 0 : bytes * 2);
     }
     return copied.bytes != NULL;
 }

@@ -40,7 +40,10 @@ pyprof_code_view pyprof_view_code(PyCodeObject *code);
  * died meanwhile, or that nothing depends on it: a copy of what was there before may look as good. */
 bool pyprof_copy_code(const void *code, pyprof_code_view *view);
 
-/* Frees the memory of copies. */
+/* Frees the memory of copies; how much that is, from any thread. */
 void pyprof_copied_code_close(void);
+size_t pyprof_copied_code_bytes(void);
+/* In the child of a fork: leaves it behind. */
+void pyprof_copied_code_reset_child(void);
 
 #endif

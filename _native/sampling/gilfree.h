@@ -1,9 +1,9 @@
 /* The `gilfree` engine: stacks read while their threads run, so that nobody is stopped or waited for.
  *
  * Called by the timer thread, detached, holding no lock. The list of threads and their stacks are read by
- * guarded copies and checked (live_stacks.h). What it cannot read at a tick, `current_frames` takes: a code
- * object that was not seen before, which only that engine may look into, and a stack that does not come out
- * credible.
+ * guarded copies and checked (live_stacks.h). What it cannot read at a tick, `current_frames` takes: a stack
+ * that does not come out credible, or has a call that was never seen. On free-threaded builds, where that
+ * engine makes everybody wait, such a call is believed, and an incredible stack makes the tick a missed one.
  */
 #ifndef PYPROF_GILFREE_H
 #define PYPROF_GILFREE_H

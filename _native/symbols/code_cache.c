@@ -117,9 +117,13 @@ void pyprof_code_cache_close(void) {
 }
 
 void pyprof_code_cache_reset_child(void) {
+    pyprof_copied_code_reset_child();
     if (cache.changing) {
         memset(&cache, 0, sizeof(cache)); /* with what it held: nobody can tell any more what that was */
+    } else {
+        pyprof_code_cache_begin_snapshot();
     }
+    cache.settled = pyprof_deaths_so_far(); /* who was just noting one does not exist here */
 }
 
 void pyprof_code_cache_begin_snapshot(void) {
@@ -130,7 +134,9 @@ void pyprof_code_cache_begin_snapshot(void) {
     end_change();
 }
 
-size_t pyprof_code_cache_bytes(void) { return __atomic_load_n(&cache.bytes, __ATOMIC_RELAXED); }
+size_t pyprof_code_cache_bytes(void) {
+    return __atomic_load_n(&cache.bytes, __ATOMIC_RELAXED) + pyprof_copied_code_bytes();
+}
 
 /* UTF-8 of a str, with `\udcXX` for a lone surrogate, which UTF-8 cannot say. Returns the size; writes where
  * `out` is not NULL. */
