@@ -72,7 +72,7 @@ def test_nested_generators(recorded: Record) -> None:
 
 
 def test_c_calls_that_hold_the_gil(recorded: Record) -> None:
-    # 750 borders of a 1 ms gap in 5 s: 0.2 points.
+    # 390 borders of a 1 ms gap in 2.6 s: 0.3 points.
     recorded("gil_held", sample_rate=1000).check()
 
 

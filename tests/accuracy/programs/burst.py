@@ -1,9 +1,13 @@
 """Sixteen threads that burn 5 ms, then sleep 150 ms: half a sampling period, asleep at nearly every tick."""
 
+import json
+import sys
 import threading
 from time import sleep, thread_time
 
 from recording import Truth, record
+
+BURSTS = 10 + 4_000 // json.loads(sys.argv[1])["options"]["sample_rate"]
 
 
 def burst(begin: float) -> None:
@@ -19,7 +23,7 @@ def rest() -> None:
 def bursts(truth: Truth, number: int) -> None:
     sleep(0.0097 * number)
     burning = resting = 0.0
-    for _ in range(50):
+    for _ in range(BURSTS):
         begin = thread_time()
         burst(begin)
         between = thread_time()
