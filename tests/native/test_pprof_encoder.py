@@ -179,7 +179,7 @@ def windows(draw: st.DrawFn) -> list[Addition]:
     comments=st.lists(names, max_size=3),
     times=st.tuples(values, values, values),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_message_means_what_the_model_says(
     additions: list[Addition],
     columns: list[int],

@@ -35,7 +35,7 @@ def test_the_talks_table() -> None:
 
 
 @given(ordinary_profiles(), st.booleans())
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_table_is_google_pprofs(require: Any, tmp_path: Path, profile: Profile, by_cum: bool) -> None:
     go = require.tool("go")
     save(profile, tmp_path / "p.pb.gz")
