@@ -39,7 +39,9 @@ def test_what_fits_is_sent_as_it_is(stacks):
     assert list(split(whole, MAX_BYTES)) == [whole]
 
 
-@pytest.mark.parametrize(("stacks", "width"), [(16_001, 8), pytest.param(40_000, 8, marks=pytest.mark.slow), (9_000, 400)])
+@pytest.mark.parametrize(
+    ("stacks", "width"), [(16_001, 8), pytest.param(40_000, 8, marks=pytest.mark.slow), (9_000, 400)]
+)
 def test_parts_fit_and_add_up(stacks, width):
     whole = series(stacks, width)
     parts = list(split(whole, MAX_BYTES))
