@@ -106,8 +106,8 @@ def test_threads_that_threading_does_not_know(recorded: Record) -> None:
 def test_threads_that_end_before_the_next_tick(recorded: Record) -> None:
     # What a thread used after its last sample is an estimate: for 900 threads it has a standard deviation of
     # 0.4 gaps x 30, 12 ms of 3.2 s. Ticks that come while a thread starts or ends are late more often than
-    # others, and that puts 2 to 3 % on top, of the brief ones above all. Without the estimate a third of their
-    # time is lost.
+    # others, and that puts 2 to 3 % on top, of the brief ones above all. Without the estimate a third of
+    # their time is lost.
     recorded("thread_churn", sample_rate=1000).check(points=3, percent=4)
 
 
