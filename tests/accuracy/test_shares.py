@@ -110,7 +110,7 @@ def test_threads_that_end_before_the_next_tick(recorded: Record) -> None:
     # their time is lost.
     recording = recorded("thread_churn", sample_rate=1000)
     recording.check(points=100, percent=4)
-    # Of what the two measure: what a thread takes to start and to end is in the profile, and not in their truth.
+    # Of what the two measure: what a thread takes to start and to end is in the profile, not in their truth.
     shares = [recording.share_errors()[f"__main__.{name} (cum)"] for name in ("brief", "longer")]
     measured, true = (values[0] / sum(values) for values in zip(*shares, strict=True))
     assert measured == pytest.approx(true, abs=0.02), shares
