@@ -127,6 +127,7 @@ def test_deep_recursion_keeps_the_leaves_under_a_visible_root(recorded: Record) 
     assert "[truncated]" not in shallow.cum()
 
 
+@pytest.mark.slow
 def test_the_naive_sampler_charges_the_sleeper(tmp_path: Path) -> None:
     recording = record("burst", tmp_path, sampler="naive", sample_rate=100)
     measured, true = recording.share_errors()["__main__.rest (flat)"]
@@ -136,6 +137,7 @@ def test_the_naive_sampler_charges_the_sleeper(tmp_path: Path) -> None:
         recording.check()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(FREE_THREADED, reason="nobody waits for a GIL here, so that the naive sampler is right")
 def test_the_naive_sampler_charges_the_wrong_c_call(tmp_path: Path) -> None:
     # Which call it favours depends on how the machine's switch interval meets the calls' lengths.
@@ -146,6 +148,7 @@ def test_the_naive_sampler_charges_the_wrong_c_call(tmp_path: Path) -> None:
     assert not all(is_right() for _ in range(3))
 
 
+@pytest.mark.slow
 def test_the_naive_sampler_misses_foreign_threads(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=r"__main__\.from_c|no CPU time"):
         record("foreign_threads", tmp_path, sampler="naive", sample_rate=100).check()

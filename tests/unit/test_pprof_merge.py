@@ -51,6 +51,7 @@ def test_sources_stay_as_they_are() -> None:
     assert one == two == talk()
 
 
+@pytest.mark.slow
 @given(st.lists(ordinary_profiles(unit="bytes"), min_size=2, max_size=4))
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_sum_is_google_pprofs(require: Any, tmp_path: Path, parts: list[Profile]) -> None:

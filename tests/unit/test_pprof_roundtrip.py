@@ -136,6 +136,7 @@ def test_values_must_match_the_sample_types() -> None:
         write(Profile([CPU], [Sample((), (1, 2))]))
 
 
+@pytest.mark.slow
 @given(ordinary_profiles())
 @quickly
 def test_go_reads_what_we_write_and_we_read_what_go_writes(

@@ -34,6 +34,7 @@ def test_the_talks_table() -> None:
     assert format_top(top(talk(), by_cum=True), "nanoseconds") == TALK_TIMES_BY_CUM
 
 
+@pytest.mark.slow
 @given(ordinary_profiles(), st.booleans())
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_table_is_google_pprofs(require: Any, tmp_path: Path, profile: Profile, by_cum: bool) -> None:
