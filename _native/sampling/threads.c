@@ -122,7 +122,10 @@ bool pyprof_threads_read_clocks(pyprof_threads *threads, const void *gil_holder)
     return changed;
 }
 
-bool pyprof_threads_need_a_nap(const pyprof_threads *threads) {
+bool pyprof_threads_need_a_nap(const pyprof_threads *threads, const void *gil_holder) {
+    if (pyprof_can_look_on() && gil_holder != NULL && gil_holder != PYPROF_UNKNOWN_HOLDER) {
+        return false; /* with several CPUs, who has run Python code is seen when it holds the GIL again */
+    }
     for (size_t i = 0; i < threads->count; i++) {
         const pyprof_thread *thread = &threads->items[i];
         if (thread->moved && !thread->on_cpu && !may_wait_to_be_placed(threads, thread)) {

@@ -63,7 +63,7 @@ bool pyprof_threads_read_clocks(pyprof_threads *threads, const void *gil_holder)
 
 /* Whether there are threads that have run, of which that does not tell where: the timer may have the CPU that
  * they had. Then a nap gives it back to who had it: the thread whose clock goes on meanwhile, if any. */
-bool pyprof_threads_need_a_nap(const pyprof_threads *threads);
+bool pyprof_threads_need_a_nap(const pyprof_threads *threads, const void *gil_holder);
 bool pyprof_nap(void); /* false: it took so long that its end is no random moment */
 void pyprof_threads_read_clocks_again(pyprof_threads *threads, const void *gil_holder, bool after_a_nap);
 

@@ -186,7 +186,7 @@ static void tick(pyprof_timer *timer, int64_t now) {
     const void *gil_holder = pyprof_gil_holder(timer->interp);
     const void *newest = pyprof_newest_thread(timer->interp);
     bool changed = pyprof_threads_read_clocks(&timer->threads, gil_holder) || newest != timer->newest_thread;
-    if (pyprof_threads_need_a_nap(&timer->threads)) {
+    if (pyprof_threads_need_a_nap(&timer->threads, gil_holder)) {
         bool punctual = pyprof_nap();
         gil_holder = pyprof_gil_holder(timer->interp);
         newest = pyprof_newest_thread(timer->interp);
