@@ -16,8 +16,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("REQUIRE_ALL_TOOLS") == "1"
 
-# A shell that runs the tests in the background has it ignored, and so would the programs under test.
+# A shell that runs the tests in the background has them ignored, and so would the programs under test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
 RunCommand = Callable[..., subprocess.CompletedProcess[str]]
