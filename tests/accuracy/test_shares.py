@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import Record
-from .reading import FREE_THREADED, Recording, record
+from .reading import ENGINE, FREE_THREADED, Recording, record
 
 MISSED = 0.1
 
@@ -89,8 +89,8 @@ def test_c_calls_that_release_the_gil_in_two_threads(recorded: Record) -> None:
 def test_threads_that_release_the_gil_all_the_time(recorded: Record) -> None:
     # 4,000 ticks: 0.7 points of chance. A sampler that gets the GIL only when somebody lets go of it of its
     # own accord is 40 off; one that takes a thread which was just woken for the GIL for one that runs is 20
-    # off beside other processes.
-    recorded("releases", sample_rate=1000).check()
+    # off beside other processes. The fallback gets a GIL that is just passed on more often than one in use.
+    recorded("releases", sample_rate=1000).check(points=2 if ENGINE == "gilfree" else 4)
 
 
 def test_a_loop_in_lock_step_with_the_sampler(recorded: Record) -> None:
