@@ -18,7 +18,8 @@ IN_CI = os.environ.get("REQUIRE_ALL_TOOLS") == "1"
 
 # A shell that runs the tests in the background has them ignored, and so would the programs under test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+for number in (signal.SIGHUP, signal.SIGQUIT):
+    signal.signal(number, signal.SIG_DFL)
 
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
 RunCommand = Callable[..., subprocess.CompletedProcess[str]]
