@@ -67,7 +67,11 @@ static void count_missed(pyprof_timer *timer, uint64_t ticks) {
 
 /* The threads of the snapshot become the known ones; the CPU time of those that are gone is settled. `share`:
  * how much of the time between the reading of the clocks and the snapshot this tick may place. */
-static bool merge_snapshot(pyprof_timer *timer, int64_t wall_ns, double share, const void *gil_holder) {
+static bool merge_snapshot(pyprof_timer *timer, int64_t until, double share, const void *gil_holder) {
+    const int64_t wall_ns = until - timer->last_tick_ns;
+    /* Ticks are put off while threads begin and end more often than while they work. What was due then must
+     * not make those long that work when the next one comes. */
+    const int64_t gap_ns = timer->put_off_ns > timer->last_tick_ns ? until - timer->put_off_ns : wall_ns;
     const pyprof_snapshot *snapshot = &timer->snapshot;
     pyprof_threads *known = &timer->threads;
     pyprof_thread *items = malloc((snapshot->thread_count + 1) * sizeof(*items));
@@ -91,7 +95,7 @@ static bool merge_snapshot(pyprof_timer *timer, int64_t wall_ns, double share, c
             bool on_cpu = view->on_cpu || view->key.tstate == gil_holder;
             /* Where the world was stopped, those who have only just gone on were running before. */
             on_cpu = on_cpu || (snapshot->stopped_world && pyprof_thread_is_runnable(view->key.tid));
-            items[i] = pyprof_new_thread(&view->key, wall_ns, on_cpu);
+            items[i] = pyprof_new_thread(&view->key, wall_ns, gap_ns, on_cpu);
         }
         if (view->walked) {
             items[i].in_python = view->depth > 0;
@@ -178,7 +182,7 @@ static int64_t look(pyprof_timer *timer, int64_t now, const void *gil_holder) {
     int64_t last = pass_deadlines(timer, taken, true);
     int64_t until = last > now ? last : now;
     double share = until > asked && taken > asked ? (double)(until - asked) / (double)(taken - asked) : 0;
-    return merge_snapshot(timer, until - timer->last_tick_ns, share, gil_holder) ? until : 0;
+    return merge_snapshot(timer, until, share, gil_holder) ? until : 0;
 }
 
 static void tick(pyprof_timer *timer, int64_t now) {
@@ -245,7 +249,7 @@ static bool put_off(pyprof_timer *timer, int64_t now) {
     const bool late = is_late(timer, now - timer->deadline_ns);
     timer->put_off = late && timer->put_off < MOST_PUT_OFF ? timer->put_off + 1 : 0;
     if (timer->put_off > 0) {
-        pass_deadlines(timer, now, true);
+        timer->put_off_ns = pass_deadlines(timer, now, true);
     }
     return timer->put_off > 0;
 }
