@@ -2,19 +2,24 @@
 
 Two workloads: the talk's program (one thread in plain loops) and the Flask shop (four threads).
 
-- Slowdown: each profiler has a process of its own, and the processes take turns: the same work with the
-  profiler off, on and off again. A turn compares `on` with the mean of the two `off` around it, so that drift
-  cancels; the turns of one round follow one another, so that every profiler meets the same machine, and the
-  difference to pyprof is taken round by round. "nothing" is a profiler that does nothing: what it shows is
-  the noise. Wall time and the CPU time of the application's own threads.
+- Slowdown: wall time of the same work with the profiler on and off, where the application and the profiler
+  share one CPU, so that whatever the profiler takes is missing. The speed of a virtual machine's CPU varies
+  by tens of per cent within milliseconds, and what matters here is one; so each piece of work (25 ms) is
+  followed by the same piece in a process without profiler on the same CPU, the meter, and what counts is the
+  ratio of the two. The meter is read by its threads' CPU clocks, which stand still while a profiler's thread
+  takes the CPU. A turn is a block of such pairs with the profiler off and one with it on, each represented by
+  its median ratio; the profilers take turns in an order that changes, and the difference to pyprof is taken
+  round by round. "nothing" is a profiler that does nothing: what it shows is the noise.
 - Own CPU: CPU of all threads that are not the application's, in percent of a core, over whole upload
   intervals after the first upload; the empty timer loop of the same run is the floor.
 
-Usage: python -m benchmarks.bench_overhead [--quick] [--rounds N] [--block S] [--only NAME …] [--json FILE]
+Usage: python -m benchmarks.bench_overhead [--quick] [--rounds N] [--pairs N] [--only NAME …] [--json FILE]
 """
 
 import argparse
 import contextlib
+import os
+import statistics
 import sys
 import tempfile
 import time
@@ -43,35 +48,54 @@ WORKER = "benchmarks.overhead_worker"
 WORKLOADS = {"talk": "talk's program", "flask": "Flask application"}
 
 
-def slowdown(turn: dict[str, Any], clock: str) -> float:
-    """Percent by which the `on` block took longer than the `off` blocks around it."""
-    off = (turn["before"][clock] + turn["after"][clock]) / 2
-    return 100 * (turn["on"][clock] / off - 1)
+UNIT, SETTLE = 0.025, 0.25
+"""Seconds of a piece of work, and of work after each start and stop that is not measured: first ticks."""
+
+Turns = dict[str, list[dict[str, list[float]]]]
+"""By profiler and turn: wall time over the meter's CPU time, of each pair, `off` and `on`."""
 
 
-Turns = dict[str, list[dict[str, Any]]]
+def slowdown(turn: dict[str, list[float]]) -> float:
+    """Percent by which the profiler slows the work down."""
+    return 100 * (statistics.median(turn["on"]) / statistics.median(turn["off"]) - 1)
 
 
 def alternate(arguments: argparse.Namespace, workload: str, names: list[str], url: str) -> Turns:
     """One turn a round of each profiler, in an order that changes from round to round."""
     turns: Turns = {name: [] for name in names}
+    cpus = sorted(os.sched_getaffinity(0))
+    request = {"mode": "turns", "workload": workload, "seconds": UNIT, "url": url, "cpu": cpus[0]}
     with contextlib.ExitStack() as stack:
-        ask: dict[str, Ask] = {}
-        for name in names:
-            request = {
-                "mode": "turns",
-                "workload": workload,
-                "profiler": name,
-                "seconds": arguments.block,
-                "url": url,
-            }
-            ask[name] = stack.enter_context(conversation(WORKER, request, **environment(name, url)))
-            ask[name]("")  # calibrated
-            ask[name]("")  # a turn that does not count: what is imported late is there now
+        stack.callback(os.sched_setaffinity, 0, cpus)
+        os.sched_setaffinity(0, cpus[1:] or cpus)  # nothing of ours beside what is measured
+
+        def begin(name: str) -> tuple[Ask, str]:
+            ask = stack.enter_context(
+                conversation(WORKER, {**request, "profiler": name}, **environment(name, url))
+            )
+            return ask, str(ask("calibrate")["amount"])
+
+        meter, amount = begin("nothing")
+        asks = {name: begin(name)[0] for name in names}
+
+        def pairs(ask: Ask) -> list[float]:
+            for _ in range(round(SETTLE / UNIT)):
+                ask(amount)
+            return [ask(amount)["wall"] / meter(amount)["app_cpu"] for _ in range(arguments.pairs)]
+
+        def turn(ask: Ask) -> dict[str, list[float]]:
+            off = pairs(ask)
+            ask("start")
+            on = pairs(ask)
+            ask("stop")
+            return {"off": off, "on": on}
+
+        for ask in asks.values():
+            turn(ask)  # does not count: what is imported late is there now
         for number in range(arguments.rounds):
             first = number % len(names)
             for name in names[first:] + names[:first]:
-                turns[name].append(ask[name](""))
+                turns[name].append(turn(asks[name]))
     return turns
 
 
@@ -136,31 +160,26 @@ def report_own_cpu(own: dict[str, Any], names: list[str]) -> dict[str, Any]:
 
 def report_slowdown(turns: Turns) -> dict[str, Any]:
     rows, summary = [], {}
-    for name, own in turns.items():
-        wall = [slowdown(turn, "wall") for turn in own]
-        estimates = {
-            "wall": Estimate.of(wall),
-            "app_cpu": Estimate.of([slowdown(turn, "app_cpu") for turn in own]),
-        }
-        if "pyprof" in turns and name != "pyprof":
-            pyprof = [slowdown(turn, "wall") for turn in turns["pyprof"]]
-            estimates["wall_above_pyprof"] = Estimate.of(
-                [mine - its for mine, its in zip(wall, pyprof, strict=True)]
-            )
-        low, high = estimates["wall"].quartiles
-        above = estimates.get("wall_above_pyprof")
+    slowdowns = {name: [slowdown(turn) for turn in own] for name, own in turns.items()}
+    for name, values in slowdowns.items():
+        wall = Estimate.of(values)
+        above = (
+            Estimate.of([mine - its for mine, its in zip(values, slowdowns["pyprof"], strict=True)])
+            if "pyprof" in slowdowns and name != "pyprof"
+            else None
+        )
+        low, high = wall.quartiles
         rows.append(
             [
                 PROFILERS[name].title,
-                estimates["wall"].text(),
+                wall.text(),
                 f"{low:+.2f} … {high:+.2f}",
                 "" if above is None else above.text(),
-                estimates["app_cpu"].text(),
             ]
         )
-        summary[name] = {what: estimate.as_dict() for what, estimate in estimates.items()}
-    print("\nSlowdown: medians [95 % interval], quartiles\n")
-    print_table(["profiler", "wall", "quartiles", "above pyprof's, round by round", "app CPU"], rows)
+        summary[name] = {"wall": wall.as_dict(), "above_pyprof": above and above.as_dict()}
+    print("\nSlowdown on one CPU: medians [95 % interval], quartiles\n")
+    print_table(["profiler", "slowdown", "quartiles", "above pyprof's, round by round"], rows)
     return summary
 
 
@@ -180,13 +199,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Own CPU and slowdown, side by side.")
     parser.add_argument("--quick", action="store_true", help="a minute or two; for a look, not for a claim")
     parser.add_argument("--rounds", type=int, default=30, help="on/off alternations a workload and profiler")
-    parser.add_argument("--block", type=float, default=0.5, help="seconds of a block")
+    parser.add_argument("--pairs", type=int, default=25, help="pieces of work of a block")
     parser.add_argument("--only", nargs="+", default=["pyprof", *PEERS], help="profilers by name")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     arguments.steady, arguments.warm_up = 20.0, 15.0
     if arguments.quick:
-        arguments.rounds, arguments.block = 4, 0.3
+        arguments.rounds, arguments.pairs = 4, 10
         arguments.steady, arguments.warm_up = 3.0, 1.0
     names = [name for name in arguments.only if installed(PROFILERS[name].module)]
     for name in arguments.only:

@@ -1,10 +1,11 @@
-"""One process of bench_overhead: one workload under one profiler, in turns off and on, or steadily on.
+"""One process of bench_overhead: one workload under one profiler, off and on by command, or steadily on.
 
 Own CPU is the process's CPU clock less the clocks of the application's threads: whatever else runs in the
 process is the profiler, threads that have ended included, and it is the same rule for every profiler.
 """
 
 import json
+import os
 import sys
 import time
 from typing import Any
@@ -47,27 +48,24 @@ def calibrated(workload: Workload, seconds: float) -> int:
     return max(1, int(amount * seconds / taken))
 
 
-SETTLE = 0.15
-"""Seconds of work after each start and stop, outside of what is measured: the first ticks meet new code."""
-
-
 def take_turns(workload: Workload, profiler: Profiler, request: dict[str, Any]) -> None:
-    """For each line of stdin a turn: the same work with the profiler off, on and off again."""
-    amount = calibrated(workload, request["seconds"])
-    settling = max(1, int(amount * SETTLE / request["seconds"]))
-
-    def settled() -> dict[str, float]:
-        workload.run(settling)
-        return measured(workload, amount)
-
-    print(json.dumps({"amount": amount}), flush=True)
-    for _ in sys.stdin:
-        before = settled()
-        profiler.start(request["url"])
-        check(profiler)
-        on = settled()
-        profiler.stop()
-        print(json.dumps({"before": before, "on": on, "after": settled()}), flush=True)
+    """Answer each line of stdin: `calibrate`, `start`, `stop`, or an amount of work, to tell its clocks."""
+    os.sched_setaffinity(0, {request["cpu"]})  # before the profiler has threads, which inherit it
+    for tid in workload.threads:
+        os.sched_setaffinity(tid, {request["cpu"]})
+    for line in sys.stdin:
+        command = line.strip()
+        answer: dict[str, float] = {}
+        if command == "calibrate":
+            answer = {"amount": calibrated(workload, request["seconds"])}
+        elif command == "start":
+            profiler.start(request["url"])
+            check(profiler)
+        elif command == "stop":
+            profiler.stop()
+        else:
+            answer = measured(workload, int(command))
+        print(json.dumps(answer), flush=True)
 
 
 def steady(workload: Workload, profiler: Profiler, request: dict[str, Any]) -> dict[str, Any]:
