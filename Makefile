@@ -65,25 +65,23 @@ $(VENV)/.stamp-test: $(BUILT)
 demo: $(VENV)/.stamp-demo
 	@$(BIN)/python examples/demo.py
 
-# Accuracy is measured alone on the machine, everything else shares the cores. Both run, whether the first fails or not.
-test: $(VENV)/.stamp-test
-	@code=0; set -x; \
-	$(PYTEST) -m "not slow and not accuracy" $(SHARED) $(TESTARGS) || code=1; \
-	$(PYTEST) -m "not slow and accuracy" $(TESTARGS) $(ALONE) || code=1; \
+# tests,MARKERS: accuracy alone, on its CPU or on the machine; everything else shares the cores. All of it runs, whatever
+# fails. 5: nothing of that kind was asked for.
+tests = @code=0; set -x; \
+	$(PYTEST) -m "$(1) and not accuracy" $(SHARED) $(TESTARGS) || code=1; \
+	$(PYTEST) -m "$(1) and accuracy and one_cpu" $(SHARED) $(TESTARGS) $(ALONE) || [ $$? -eq 5 ] || code=1; \
+	$(PYTEST) -m "$(1) and accuracy and not one_cpu" $(TESTARGS) $(ALONE) || [ $$? -eq 5 ] || code=1; \
 	exit $$code
 
+test: $(VENV)/.stamp-test
+	$(call tests,not slow)
+
 test-all: $(VENV)/.stamp-test
-	@code=0; set -x; \
-	$(PYTEST) -m "not accuracy" $(SHARED) $(TESTARGS) || code=1; \
-	$(PYTEST) -m "accuracy" $(TESTARGS) $(ALONE) || code=1; \
-	exit $$code
+	$(call tests,(slow or not slow))
 
 # What `make test` leaves out.
 test-slow: $(VENV)/.stamp-test
-	@code=0; set -x; \
-	$(PYTEST) -m "slow and not accuracy" $(SHARED) $(TESTARGS) || code=1; \
-	$(PYTEST) -m "slow and accuracy" $(TESTARGS) $(ALONE) || [ $$? -eq 5 ] || code=1; \
-	exit $$code
+	$(call tests,slow)
 
 lint: $(VENV)/.stamp-test $(VENV)/.stamp-lint
 	$(BIN)/ruff check .

@@ -4,12 +4,12 @@ Two workloads: the talk's program (one thread in plain loops) and the Flask shop
 
 - Slowdown: wall time of the same work with the profiler on and off, where the application and the profiler
   share one CPU, so that whatever the profiler takes is missing. The speed of a virtual machine's CPU varies
-  by tens of per cent within milliseconds, and what matters here is one; so each piece of work (25 ms) is
-  followed by the same piece in a process without profiler on the same CPU, the meter, and what counts is the
-  ratio of the two. The meter is read by its threads' CPU clocks, which stand still while a profiler's thread
-  takes the CPU. A turn is a block of such pairs with the profiler off and one with it on, each represented by
-  its median ratio; the profilers take turns in an order that changes, and the difference to pyprof is taken
-  round by round. "nothing" is a profiler that does nothing: what it shows is the noise.
+  by tens of per cent within milliseconds, and what matters here is one; so each piece of work is followed by
+  the same piece in a process without profiler on the same CPU, the meter, and what counts is the ratio of the
+  two. The meter is read by its threads' CPU clocks, which stand still while a profiler has the CPU.
+  A turn is a block of such pairs with the profiler off and one with it on, each represented by its median
+  ratio; the profilers take turns in an order that changes, and the difference to pyprof is taken round by
+  round. "nothing" is a profiler that does nothing: what it shows is the noise.
 - Own CPU: CPU of all threads that are not the application's, in percent of a core, over whole upload
   intervals after the first upload; the empty timer loop of the same run is the floor.
 
@@ -48,8 +48,10 @@ WORKER = "benchmarks.overhead_worker"
 WORKLOADS = {"talk": "talk's program", "flask": "Flask application"}
 
 
-UNIT, SETTLE = 0.025, 0.25
-"""Seconds of a piece of work, and of work after each start and stop that is not measured: first ticks."""
+UNIT = {"talk": 0.025, "flask": 0.05}
+"""Seconds of a piece of work. The shop's begins with a fresh database, which must not be most of it."""
+SETTLE = 0.25
+"""Seconds of work after each start and stop that are not measured: first ticks."""
 
 Turns = dict[str, list[dict[str, list[float]]]]
 """By profiler and turn: wall time over the meter's CPU time, of each pair, `off` and `on`."""
@@ -64,7 +66,8 @@ def alternate(arguments: argparse.Namespace, workload: str, names: list[str], ur
     """One turn a round of each profiler, in an order that changes from round to round."""
     turns: Turns = {name: [] for name in names}
     cpus = sorted(os.sched_getaffinity(0))
-    request = {"mode": "turns", "workload": workload, "seconds": UNIT, "url": url, "cpu": cpus[0]}
+    unit = UNIT[workload]
+    request = {"mode": "turns", "workload": workload, "seconds": unit, "url": url, "cpu": cpus[0]}
     with contextlib.ExitStack() as stack:
         stack.callback(os.sched_setaffinity, 0, cpus)
         os.sched_setaffinity(0, cpus[1:] or cpus)  # nothing of ours beside what is measured
@@ -79,7 +82,7 @@ def alternate(arguments: argparse.Namespace, workload: str, names: list[str], ur
         asks = {name: begin(name)[0] for name in names}
 
         def pairs(ask: Ask) -> list[float]:
-            for _ in range(round(SETTLE / UNIT)):
+            for _ in range(round(SETTLE / unit)):
                 ask(amount)
             return [ask(amount)["wall"] / meter(amount)["app_cpu"] for _ in range(arguments.pairs)]
 

@@ -33,6 +33,11 @@ int64_t pyprof_thread_cpu_ns(uint64_t tid) {
     return read_clock((clockid_t)((~(uint32_t)tid << 3) | 6));
 }
 
+bool pyprof_thread_is_on_cpu(uint64_t tid) {
+    int64_t clock = pyprof_thread_cpu_ns(tid);
+    return pyprof_thread_cpu_ns(tid) > clock;
+}
+
 /* Reads a small /proc file; what it holds, or NULL. */
 static const char *read_small(const char *path, char *buffer, size_t size) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);

@@ -13,6 +13,9 @@ int64_t pyprof_unix_ns(void);
  * gone. */
 int64_t pyprof_thread_cpu_ns(uint64_t tid);
 
+/* Whether the thread is on a CPU now: its clock goes on between two reads. */
+bool pyprof_thread_is_on_cpu(uint64_t tid);
+
 /* Whether the kernel holds the thread ready to run or running; costs some 25 µs. */
 bool pyprof_thread_is_runnable(uint64_t tid);
 

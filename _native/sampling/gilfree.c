@@ -225,13 +225,6 @@ static bool walk(const pyprof_snapshot_request *request, node *one, pyprof_threa
     return pyprof_snapshot_add_frames(request, view, frames, depth, symbol_of);
 }
 
-/* A thread that nobody has seen before. */
-static bool is_on_cpu(const pyprof_snapshot_request *request, const pyprof_thread_key *key) {
-    int64_t clock = pyprof_thread_cpu_ns(key->tid);
-    return key->tstate == request->gil_holder || pyprof_thread_cpu_ns(key->tid) > clock ||
-           pyprof_thread_attached(key->tstate);
-}
-
 bool pyprof_gilfree_take(const pyprof_snapshot_request *request, pyprof_gilfree_losses *losses) {
     pyprof_code_cache_begin_snapshot();
     if (!read_threads(request) && !list_threads(request)) {
@@ -254,7 +247,8 @@ bool pyprof_gilfree_take(const pyprof_snapshot_request *request, pyprof_gilfree_
         }
         view->moved_on = late; /* the timer lost its CPU after it had read the clocks */
         if (place >= request->known->count) {
-            view->on_cpu = is_on_cpu(request, &key);
+            view->on_cpu = key.tstate == request->gil_holder || pyprof_thread_is_on_cpu(key.tid) ||
+                           pyprof_thread_attached(key.tstate);
         }
         if (pyprof_snapshot_needs_walk(request, place) && !walk(request, one, view, losses)) {
             return false;

@@ -87,16 +87,6 @@ static void look_again(const pyprof_snapshot_request *request, pyprof_thread_vie
     }
 }
 
-/* Whether a thread that nobody has seen before is on a CPU: it serves this snapshot, or is in C code without
- * the GIL and its clock goes on. */
-static bool is_on_cpu(const pyprof_thread_key *key) {
-    if (key->tstate == PyThreadState_Get()) {
-        return true;
-    }
-    int64_t clock = pyprof_thread_cpu_ns(key->tid);
-    return pyprof_thread_cpu_ns(key->tid) > clock;
-}
-
 bool pyprof_snapshot_take(const pyprof_snapshot_request *request) {
     const pyprof_threads *known = request->known;
     pyprof_snapshot_begin(request);
@@ -115,7 +105,8 @@ bool pyprof_snapshot_take(const pyprof_snapshot_request *request) {
             return false;
         }
         if (place >= known->count) {
-            view->on_cpu = is_on_cpu(&key);
+            /* It serves this snapshot, or is in C code without the GIL. */
+            view->on_cpu = tstate == PyThreadState_Get() || pyprof_thread_is_on_cpu(key.tid);
         } else if (late && known->items[place].on_cpu) {
             look_again(request, view);
         }

@@ -25,10 +25,14 @@ from .reading import Recording, record
 Record = Callable[..., Recording]
 
 
-@pytest.fixture(params=["every-cpu", "one-cpu"])
+@pytest.fixture(params=["every-cpu", pytest.param("one-cpu", marks=pytest.mark.one_cpu)])
 def cpu(request: pytest.FixtureRequest) -> int | None:
-    """The CPU to pin the program to; once none, once the first: both must tell the truth."""
-    return min(os.sched_getaffinity(0)) if request.param == "one-cpu" else None
+    """The CPU to pin the program to; once none, once this worker's own: both must tell the truth."""
+    if request.param == "every-cpu":
+        return None
+    cpus = sorted(os.sched_getaffinity(0))
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    return cpus[int(worker) % len(cpus)]
 
 
 def fresh_directory(parent: Path) -> Path:
