@@ -179,12 +179,12 @@ size_t pyprof_threads_find(const pyprof_threads *threads, const pyprof_thread_ke
 /* A thread that was not there at the tick before: all its CPU time is new, but a thread of C code that comes
  * to Python for the first time brings hours of it. More than has passed since that tick cannot belong to
  * Python code. */
-pyprof_thread pyprof_new_thread(const pyprof_thread_key *key, int64_t wall_ns, int64_t gap_ns, bool on_cpu) {
+pyprof_thread pyprof_new_thread(const pyprof_thread_key *key, int64_t wall_ns, bool on_cpu) {
     int64_t clock = pyprof_thread_cpu_ns(key->tid);
     clock = clock < 0 ? 0 : clock;
     int64_t head = clock < wall_ns ? clock : wall_ns;
     /* Where other processes want the CPU too, a thread that is found working has it for a part of the gap. */
-    int64_t gap = on_cpu ? (int64_t)((double)gap_ns * pyprof_thread_share_of_cpu(key->tid)) : 0;
+    int64_t gap = on_cpu ? (int64_t)((double)wall_ns * pyprof_thread_share_of_cpu(key->tid)) : 0;
     return (pyprof_thread){
         .key = *key,
         .clock_ns = clock,

@@ -70,9 +70,8 @@ void pyprof_threads_read_clocks_again(pyprof_threads *threads, const void *gil_h
 /* The index of the thread, expected at `hint`, or `count`. */
 size_t pyprof_threads_find(const pyprof_threads *threads, const pyprof_thread_key *key, size_t hint);
 
-/* A thread seen for the first time, `wall_ns` after the last tick that was taken and `gap_ns` after the last
- * one that was due. */
-pyprof_thread pyprof_new_thread(const pyprof_thread_key *key, int64_t wall_ns, int64_t gap_ns, bool on_cpu);
+/* A thread seen for the first time, `wall_ns` after the last tick. */
+pyprof_thread pyprof_new_thread(const pyprof_thread_key *key, int64_t wall_ns, bool on_cpu);
 
 /* A new window: the ids of the old one mean nothing there. */
 void pyprof_threads_forget_stacks(pyprof_threads *threads);

@@ -67,45 +67,52 @@ static void count_missed(pyprof_timer *timer, uint64_t ticks) {
 
 /* The threads of the snapshot become the known ones; the CPU time of those that are gone is settled. `share`:
  * how much of the time between the reading of the clocks and the snapshot this tick may place. */
-static bool merge_snapshot(pyprof_timer *timer, int64_t until, double share, const void *gil_holder) {
-    const int64_t wall_ns = until - timer->last_tick_ns;
-    /* Ticks are put off while threads begin and end more often than while they work. What was due then must
-     * not make those long that work when the next one comes. */
-    const int64_t gap_ns = timer->put_off_ns > timer->last_tick_ns ? until - timer->put_off_ns : wall_ns;
+static bool merge_snapshot(pyprof_timer *timer, int64_t wall_ns, double share, const void *gil_holder) {
     const pyprof_snapshot *snapshot = &timer->snapshot;
     pyprof_threads *known = &timer->threads;
     pyprof_thread *items = malloc((snapshot->thread_count + 1) * sizeof(*items));
     if (items == NULL) {
         return false;
     }
+    size_t kept = 0;
+    uint64_t left_out = timer->last_left_out;
     for (size_t i = 0; i < snapshot->thread_count; i++) {
         const pyprof_thread_view *view = &snapshot->threads[i];
+        pyprof_thread *item = &items[kept];
         size_t old = pyprof_threads_find(known, &view->key, i);
         if (old < known->count) {
-            items[i] = known->items[old];
+            *item = known->items[old];
             known->items[old].key.tstate = NULL; /* taken over */
-            items[i].on_cpu &= !view->moved_on;
-            if (view->clock_ns > items[i].clock_ns) {
-                int64_t meanwhile = view->clock_ns - items[i].clock_ns;
-                items[i].certain_ns = (int64_t)(share * (double)meanwhile);
-                items[i].placeable_ns += items[i].certain_ns;
-                items[i].clock_ns = view->clock_ns;
+            item->on_cpu &= !view->moved_on;
+            if (view->clock_ns > item->clock_ns) {
+                int64_t meanwhile = view->clock_ns - item->clock_ns;
+                item->certain_ns = (int64_t)(share * (double)meanwhile);
+                item->placeable_ns += item->certain_ns;
+                item->clock_ns = view->clock_ns;
             }
         } else {
             bool on_cpu = view->on_cpu || view->key.tstate == gil_holder;
             /* Where the world was stopped, those who have only just gone on were running before. */
             on_cpu = on_cpu || (snapshot->stopped_world && pyprof_thread_is_runnable(view->key.tid));
-            items[i] = pyprof_new_thread(&view->key, wall_ns, gap_ns, on_cpu);
+            *item = pyprof_new_thread(&view->key, wall_ns, on_cpu);
+            /* It has begun since the tick was due. Ticks come later between two threads, where a nap is
+             * needed, than while one works; so they would find more of a thread's beginning than there is. */
+            if (item->clock_ns < timer->late_ns && view->key.unique_id > timer->last_left_out) {
+                left_out = view->key.unique_id > left_out ? view->key.unique_id : left_out;
+                timer->snapshot.has_starting = true;
+                continue;
+            }
         }
         if (view->walked) {
-            items[i].in_python = view->depth > 0;
-            items[i].stack = items[i].in_python
-                                 ? pyprof_window_intern(timer->window, snapshot->frames + view->first_frame,
-                                                        view->depth, view->truncated)
-                                 : pyprof_window_intern(timer->window, &timer->native_frame, 1, false);
-            items[i].stack_is_current = true;
+            item->in_python = view->depth > 0;
+            item->stack = item->in_python
+                              ? pyprof_window_intern(timer->window, snapshot->frames + view->first_frame,
+                                                     view->depth, view->truncated)
+                              : pyprof_window_intern(timer->window, &timer->native_frame, 1, false);
+            item->stack_is_current = true;
             count(&timer->stats.stacks, 1);
         }
+        kept++;
     }
     for (size_t i = 0; i < known->count; i++) {
         if (known->items[i].key.tstate != NULL) {
@@ -115,7 +122,9 @@ static bool merge_snapshot(pyprof_timer *timer, int64_t until, double share, con
     }
     free(known->items);
     known->items = items;
-    known->count = known->capacity = snapshot->thread_count;
+    timer->last_left_out = left_out;
+    known->count = kept;
+    known->capacity = snapshot->thread_count;
     return true;
 }
 
@@ -182,16 +191,19 @@ static int64_t look(pyprof_timer *timer, int64_t now, const void *gil_holder) {
     int64_t last = pass_deadlines(timer, taken, true);
     int64_t until = last > now ? last : now;
     double share = until > asked && taken > asked ? (double)(until - asked) / (double)(taken - asked) : 0;
-    return merge_snapshot(timer, until, share, gil_holder) ? until : 0;
+    return merge_snapshot(timer, until - timer->last_tick_ns, share, gil_holder) ? until : 0;
 }
 
 static void tick(pyprof_timer *timer, int64_t now) {
+    const int64_t due = timer->deadline_ns;
+    timer->late_ns = now - due;
     pass_deadlines(timer, now, false);
     const void *gil_holder = pyprof_gil_holder(timer->interp);
     const void *newest = pyprof_newest_thread(timer->interp);
     bool changed = pyprof_threads_read_clocks(&timer->threads, gil_holder) || newest != timer->newest_thread;
     if (pyprof_threads_need_a_nap(&timer->threads, gil_holder)) {
         bool punctual = pyprof_nap();
+        timer->late_ns = pyprof_monotonic_ns() - due;
         gil_holder = pyprof_gil_holder(timer->interp);
         newest = pyprof_newest_thread(timer->interp);
         pyprof_threads_read_clocks_again(&timer->threads, gil_holder, punctual);
@@ -239,6 +251,7 @@ void pyprof_timer_thread_prepare(pyprof_timer *timer) {
     timer->last_tick_ns = pyprof_monotonic_ns();
     timer->deadline_ns = timer->last_tick_ns + next_gap(timer);
     timer->usual_late_ns = FIRST_USUAL_NS;
+    timer->last_left_out = 0;
     begin_window(timer, timer->last_tick_ns);
 }
 
@@ -249,7 +262,7 @@ static bool put_off(pyprof_timer *timer, int64_t now) {
     const bool late = is_late(timer, now - timer->deadline_ns);
     timer->put_off = late && timer->put_off < MOST_PUT_OFF ? timer->put_off + 1 : 0;
     if (timer->put_off > 0) {
-        timer->put_off_ns = pass_deadlines(timer, now, true);
+        pass_deadlines(timer, now, true);
     }
     return timer->put_off > 0;
 }

@@ -48,7 +48,8 @@ typedef struct {
     const void *newest_thread;
     uint64_t pending_ticks; /* since the last sample */
     unsigned put_off;       /* ticks in a row that were due and left to the next */
-    int64_t put_off_ns;     /* when the last one was due that was put off */
+    int64_t late_ns;        /* from when the tick under way was due to when it looks */
+    uint64_t last_left_out; /* the newest thread that had begun too late for its first tick */
     int64_t usual_late_ns;
     unsigned gilfree_failures; /* in a row */
 } pyprof_timer;
