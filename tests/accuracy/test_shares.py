@@ -106,8 +106,8 @@ def test_threads_that_threading_does_not_know(recorded: Record) -> None:
 def test_threads_that_end_before_the_next_tick(recorded: Record) -> None:
     # What a thread used after its last sample is an estimate: for 900 threads it has a standard deviation of
     # 0.4 gaps x 30, 12 ms of 3.2 s. Ticks that come while threads begin and end are later than others: where
-    # they take a thread that had not begun when they were due, the brief ones' share is 2 to 3 points too high
-    # with one CPU and the total 4 to 6 %. Without the estimate a third of their time is lost.
+    # they take a thread that had not begun when they were due, the brief ones' share is 2 to 3 points too
+    # high with one CPU and the total 4 to 6 %. Without the estimate a third of their time is lost.
     recording = recorded("thread_churn", sample_rate=1000)
     recording.check(points=100, percent=4)
     # Of what the two measure: what a thread takes to start and to end is in the profile, not in their truth.
