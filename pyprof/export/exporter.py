@@ -210,15 +210,18 @@ class Exporter:
         if run.pausing:
             return False
         parcel = self._parcel
+        stopping = (
+            run.stopping
+        )  # before the look at the ring: what is pushed after it comes before that order
         if parcel is None:
-            window = self._take(0.0 if asked or run.stopping else IDLE)
+            window = self._take(0.0 if asked or stopping else IDLE)
             parcel = self._parcel = None if window is None else Parcel(window)
         if parcel is None:
             for flush in asked:
                 self._flushes.remove(flush)
                 flush.complete = self.counters.undelivered == flush.lost_before
                 flush.done.set()
-            return not run.stopping
+            return not stopping
         if self._delivery.deliver(parcel, run.give_up_at):
             self._parcel = None
         else:

@@ -27,6 +27,29 @@ def test_windows_are_delivered_in_order_and_counted(setup):
     )
 
 
+def test_a_window_pushed_while_an_empty_ring_is_looked_at_is_not_left_there(setup):
+    """Seen to fail with an order to end that is looked for after the ring was."""
+    s = setup()
+    target, ring = s.target, s.ring
+    looked, answer = threading.Event(), threading.Event()
+
+    def take(timeout):
+        window = ring.take(timeout)
+        if window is None and not looked.is_set():
+            looked.set()
+            assert answer.wait(30)
+        return window
+
+    exporter = Exporter([target], take, encode, timeout=30, wake=lambda: (answer.set(), ring.wake()))
+    exporter.start()
+    ring.wake()
+    assert looked.wait(30)
+    ring.push("last")
+    assert exporter.stop(30)  # wakes the thread after it has told it to end
+    assert len(target.sent) == 1
+    assert exporter.counters.undelivered == 0
+
+
 def test_each_target_gets_its_layout_and_an_idle_interval_nothing(setup):
     server, files = Target(), Target(combined=True)
     files.stores = True
