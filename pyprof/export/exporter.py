@@ -210,9 +210,8 @@ class Exporter:
         if run.pausing:
             return False
         parcel = self._parcel
-        stopping = (
-            run.stopping
-        )  # before the look at the ring: what is pushed after it comes before that order
+        # Before the look at the ring: what was pushed before the order to end is seen by that look.
+        stopping = run.stopping
         if parcel is None:
             window = self._take(0.0 if asked or stopping else IDLE)
             parcel = self._parcel = None if window is None else Parcel(window)
