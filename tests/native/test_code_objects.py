@@ -2,6 +2,7 @@
 
 Seen to fail, each with one line changed:
 - deaths are not noted: functions have the names of dead ones, with and without the wrapped destructor;
+- a log of deaths that overflows is taken for a whole one: functions have the names of the generation before;
 - only the wrapped destructor notes none: the case with the slots taken;
 - the destructor is not put back, or the watcher's slot not given back: the states after `stop()`;
 - `co_name` for `co_qualname`, surrogates as three bytes, an empty line table taken as it is: the names.
@@ -123,6 +124,34 @@ def test_an_address_that_is_used_again_has_its_new_name(engine: Run, slots_taken
     wraps = slots_taken or not HAS_WATCHERS
     assert (dealloc_meanwhile != dealloc) == wraps
     assert free_meanwhile == (free if wraps else free - 1)
+
+
+def test_more_code_dies_between_two_ticks_than_can_be_noted(engine: Run) -> None:
+    """Each generation of functions dies at once and the next takes its addresses; who calls them lives on."""
+    found = engine("""
+def function():
+    end = clock() + 0.00003
+    while clock() < end: pass
+
+namespace = {"clock": time.perf_counter}
+start(period_ns=10_000_000)
+for generation in range(8):
+    name = f"function {generation}"
+    functions = [function.__code__.replace(co_qualname=name, co_filename=f"/{n}.py") for n in range(6000)]
+    namespace["functions"] = functions
+    exec(f"def caller():\\n for function in functions: exec(function)", namespace)
+    caller = namespace["caller"]
+    caller.__code__ = caller.__code__.replace(co_qualname=f"caller {generation}")
+    caller()
+    functions.clear()
+seen, _ = stop()
+kinds = "function ", "caller "
+answer(names=[[name for name, _, _ in frames if name.startswith(kinds)] for frames, _ in seen])
+""")
+    pairs = [names for names in found["names"] if len(names) == 2]
+    assert len(pairs) > 40
+    for callee, caller in pairs:
+        assert callee.removeprefix("function") == caller.removeprefix("caller")
 
 
 def test_names_that_are_not_ascii(engine: Run) -> None:
