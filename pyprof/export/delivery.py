@@ -46,22 +46,25 @@ class Transfer:
         self.lost = lost
         self._total = len(self.portions)
         self._outcome = Outcome(True)
+        self._bytes = 0
 
     def settle(self, outcome: Outcome) -> None:
         """Note what became of the first portion."""
         self.portions.popleft()
-        decisive = self._outcome if self.lost else outcome
-        self._outcome = decisive._replace(bytes=self._outcome.bytes + outcome.bytes)
+        self._bytes += outcome.bytes
+        if not self.lost:
+            self._outcome = outcome
         self.lost += not outcome.ok
 
     @property
     def outcome(self) -> Outcome:
         """Of all portions: the first failure, if there was one."""
         one = self._outcome
-        if one.ok or self._total == 1:
-            return one
-        reason = f"{one.reason}; {self.lost} of {self._total} parts of a profile lost"
-        return one._replace(reason=reason, cause=one.cause or one.reason)
+        reason, cause = one.reason, one.cause
+        if not one.ok and self._total > 1:
+            reason = f"{one.reason}; {self.lost} of {self._total} parts of a profile lost"
+            cause = one.cause or one.reason
+        return Outcome(one.ok, reason, one.retriable, cause, self._bytes, one.retry_after, one.cut)
 
 
 class Parcel:

@@ -1,24 +1,29 @@
 """What is exported: one profile of one interval, with the labels of its series.
 
-Named tuples, here and in `target`: importing `dataclasses` would cost more than all the rest of `start()`.
+Plain classes, here and in `target`: what data classes and typed named tuples import costs more than the rest
+of `start()`. On 3.15 the latter import lazily, and lock up with a thread that imports the same just then.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 COMBINED = "profile"
 """The name of a series that holds several kinds side by side, as files do."""
 
 
-class Series(NamedTuple):
-    """One profile of one interval with the labels of its series."""
+class Series:
+    """One profile of one interval with the labels of its series.
 
-    name: str
-    """`process_cpu`, `wall`, … (Pyroscope's `__name__`), or `COMBINED`."""
-    labels: Mapping[str, str]
-    """service_name, role, tags …"""
-    pprof: bytes
-    """The uncompressed pprof message."""
-    start_ns: int
-    """Nanoseconds of Unix time."""
-    duration_ns: int
+    name: `process_cpu`, `wall`, … (Pyroscope's `__name__`), or `COMBINED`. labels: service_name, role, tags …
+    pprof: the uncompressed message. start_ns: of Unix time. Both times in nanoseconds.
+    """
+
+    __slots__ = ("duration_ns", "labels", "name", "pprof", "start_ns")
+
+    def __init__(
+        self, name: str, labels: Mapping[str, str], pprof: bytes, start_ns: int, duration_ns: int
+    ) -> None:
+        self.name = name
+        self.labels = labels
+        self.pprof = pprof
+        self.start_ns = start_ns
+        self.duration_ns = duration_ns

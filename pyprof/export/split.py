@@ -43,7 +43,7 @@ def split(series: Series, max_bytes: int) -> Iterator[Series]:
             middle = len(some) // 2
             waiting += [some[middle:], some[:middle]]
             continue
-        yield series._replace(pprof=data, start_ns=one.time_ns)
+        yield Series(series.name, series.labels, data, one.time_ns, series.duration_ns)
         part += 1
 
 

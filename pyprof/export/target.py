@@ -1,27 +1,39 @@
 """The seam between what is delivered and where it goes."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from .series import Series
 
 
-class Outcome(NamedTuple):
-    """What became of one attempt to deliver."""
+class Outcome:
+    """What became of one attempt to deliver.
 
-    ok: bool
-    reason: str = ""
-    """One line for the log; contains no secret."""
-    retriable: bool = False
-    """Whether the same bytes may be taken later."""
-    cause: str = ""
-    """What failures of one kind have in common: they are logged once. `reason` if empty."""
-    bytes: int = 0
-    """Bytes that were handed over, of the body or of the file."""
-    retry_after: float | None = None
-    """Seconds that the server asks to wait."""
-    cut: bool = False
-    """Ended by `Target.cut`: nothing is lost, the same portion is to be tried again."""
+    reason: one line for the log; contains no secret. retriable: whether the same bytes may be taken later.
+    cause: what failures of one kind have in common, which are logged once; `reason` if empty. bytes: handed
+    over, of the body or of the file. retry_after: seconds that the server asks to wait. cut: ended by
+    `Target.cut`, so that nothing is lost: the same portion is to be tried again.
+    """
+
+    __slots__ = ("bytes", "cause", "cut", "ok", "reason", "retriable", "retry_after")
+
+    def __init__(
+        self,
+        ok: bool,
+        reason: str = "",
+        retriable: bool = False,
+        cause: str = "",
+        bytes: int = 0,
+        retry_after: float | None = None,
+        cut: bool = False,
+    ) -> None:
+        self.ok = ok
+        self.reason = reason
+        self.retriable = retriable
+        self.cause = cause
+        self.bytes = bytes
+        self.retry_after = retry_after
+        self.cut = cut
 
 
 class Target(Protocol):

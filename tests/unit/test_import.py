@@ -48,7 +48,7 @@ before = set(sys.modules)
 def loaded():
     heavy = {"google", "requests", "wrapt", "greenlet", "gevent", "urllib3", "ssl", "_ssl", "socket",
              "_socket", "asyncio", "logging", "threading", "dataclasses", "inspect", "http", "email",
-             "concurrent", "pathlib"}
+             "concurrent", "pathlib", "annotationlib"}
     return sorted({name.split(".")[0] for name in set(sys.modules) - before} & heavy)
 """
 
