@@ -33,8 +33,6 @@ static bool is_sane_chunk(const pyprof_live_thread *thread) {
            top <= limit && limit - chunk <= MOST_CHUNK_BYTES;
 }
 
-bool pyprof_live_stack_moves(void) { return PYPROF_FRAME_ON_C_STACK; }
-
 _Static_assert((int)MOST_STRAYS + 5 <= (int)PYPROF_LIVE_READS, "more reads than were promised");
 
 /* The thread's state, its frames, and its state again, in one go. */
@@ -136,8 +134,6 @@ pyprof_live_stack *pyprof_live_stack_new(void) { return NULL; }
 void pyprof_live_stack_free(pyprof_live_stack *stack) { (void)stack; }
 
 size_t pyprof_live_stack_bytes(const pyprof_live_stack *stack) { return (void)stack, 0; }
-
-bool pyprof_live_stack_moves(void) { return false; }
 
 bool pyprof_live_reads(pyprof_live_thread *thread, pyprof_live_stack *stack, pyprof_read *reads,
                        size_t *count) {

@@ -48,7 +48,6 @@ size_t pyprof_live_stack_bytes(const pyprof_live_stack *stack);
  * the threads have to be read first without their stacks. At most PYPROF_LIVE_READS. False: no memory. Then
  * `parse`, once that was done. */
 enum { PYPROF_LIVE_READS = 16 };
-bool pyprof_live_stack_moves(void);
 bool pyprof_live_reads(pyprof_live_thread *thread, pyprof_live_stack *stack, pyprof_read *reads,
                        size_t *count);
 void pyprof_live_parse(pyprof_live_thread *thread);

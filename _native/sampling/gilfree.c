@@ -18,6 +18,7 @@ typedef struct {
     bool is_own;    /* a thread of pyprof */
     bool is_needed; /* its stack, at this tick */
     bool is_copied; /* its stack is, with all the others */
+    int roams;      /* for so many ticks nothing is guessed from where it was the last time */
 } node;
 
 /* Of the timer thread alone: the interpreter's list of thread states, as it was the last time. */
@@ -33,15 +34,14 @@ static struct {
 
 enum { MOST_THREADS = 100000 }; /* against a list that was changed into a ring while it was read */
 
-static void forget_threads(void) {
-    for (size_t i = 0; i < list.count; i++) {
-        pyprof_live_stack_free(list.nodes[i].stack);
+static void free_stacks(node *nodes, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        pyprof_live_stack_free(nodes[i].stack);
     }
-    list.count = 0;
 }
 
 void pyprof_gilfree_close(void) {
-    forget_threads();
+    free_stacks(list.nodes, list.count);
     free(list.nodes);
     free(list.reads);
     memset(&list, 0, sizeof(list));
@@ -64,41 +64,66 @@ static void count_bytes(void) {
     __atomic_store_n(&list.bytes, bytes, __ATOMIC_RELAXED);
 }
 
-/* The list, node by node. */
-static bool add_all_threads(const pyprof_snapshot_request *request) {
-    const char *previous = NULL, *address = pyprof_newest_thread(request->interp);
-    while (address != NULL) {
-        pyprof_read reads[PYPROF_LIVE_READS];
-        size_t count;
-        if (list.count == MOST_THREADS ||
-            !pyprof_reserve((void **)&list.nodes, &list.capacity, list.count + 1, sizeof(node))) {
-            return false;
-        }
-        node *added = &list.nodes[list.count];
-        *added = (node){.thread = {.address = address}};
-        if (!pyprof_live_reads(&added->thread, NULL, reads, &count) || !pyprof_read_memory(reads, count)) {
-            return false;
-        }
-        pyprof_live_parse(&added->thread);
-        if (!is_linked(&added->thread, request, previous)) {
-            return false; /* a thread has ended here, or begun */
-        }
-        added->is_own = pyprof_is_own_thread(added->thread.tid);
-        list.count++;
-        previous = address;
-        address = added->thread.next;
-    }
-    return true;
+static void parse(node *one) {
+    pyprof_live_parse(&one->thread);
+    one->is_own = pyprof_is_own_thread(one->thread.tid); /* another thread may have taken the address */
 }
 
-/* The whole list, or none of it: a part would be taken for the whole. */
-static bool list_threads(const pyprof_snapshot_request *request) {
-    forget_threads();
-    if (!add_all_threads(request)) {
-        forget_threads();
+static bool read_thread(node *one, const pyprof_snapshot_request *request, const char *previous) {
+    pyprof_read reads[PYPROF_LIVE_READS];
+    size_t count;
+    if (!pyprof_live_reads(&one->thread, NULL, reads, &count) || !pyprof_read_memory(reads, count)) {
         return false;
     }
-    return true;
+    parse(one);
+    return is_linked(&one->thread, request, previous);
+}
+
+static size_t find_known(const char *address) {
+    size_t i = 0;
+    while (i < list.count && list.nodes[i].thread.address != address) {
+        i++;
+    }
+    return i;
+}
+
+typedef enum { UP_TO_KNOWN, TO_THE_END } list_how_far;
+
+/* Follows the list from thread to thread: up to one that is known, after which the others are expected as
+ * they were, for CPython puts new threads first; or to its end. All of it or nothing: a part would be taken
+ * for the whole. */
+static bool list_threads(const pyprof_snapshot_request *request, list_how_far how_far) {
+    node *nodes = NULL;
+    size_t count = 0, capacity = 0, known = list.count;
+    const char *previous = NULL, *address = pyprof_newest_thread(request->interp);
+    while (address != NULL && (how_far == TO_THE_END || (known = find_known(address)) == list.count)) {
+        if (count == MOST_THREADS || !pyprof_reserve((void **)&nodes, &capacity, count + 1, sizeof(*nodes))) {
+            break;
+        }
+        nodes[count] = (node){.thread = {.address = address}};
+        if (!read_thread(&nodes[count], request, previous)) {
+            break; /* a thread has ended here, or begun */
+        }
+        previous = address;
+        address = nodes[count++].thread.next;
+    }
+    const size_t kept = list.count - known;
+    const bool whole = (address == NULL || kept > 0) &&
+                       pyprof_reserve((void **)&nodes, &capacity, count + kept, sizeof(*nodes));
+    free_stacks(list.nodes, whole ? known : list.count);
+    if (whole && kept > 0) {
+        memcpy(nodes + count, list.nodes + known, kept * sizeof(*nodes));
+    }
+    free(list.nodes);
+    if (!whole) {
+        free(nodes);
+        nodes = NULL;
+        capacity = 0;
+    }
+    list.nodes = nodes;
+    list.capacity = capacity;
+    list.count = whole ? count + kept : 0;
+    return whole;
 }
 
 static pyprof_thread_key key_of(const pyprof_live_thread *thread) {
@@ -109,7 +134,15 @@ static pyprof_thread_key key_of(const pyprof_live_thread *thread) {
  * goes on, in C code, leaves the list without a sign. */
 enum { READS_ALL_EVERY = 8 };
 
-typedef enum { ALONE, WITH_STACKS } read_what;
+/* Where a stack begins is a guess. Threads for which that was wrong are read first without it for a while. */
+typedef enum { ROAMING_ALONE, ALL_WITH_STACKS } read_what;
+
+enum { ROAMS_FOR = 16 };
+
+static bool is_to_be_read(const node *one, read_what what, bool all) {
+    return what == ROAMING_ALONE ? one->is_needed && one->roams > 0
+                                 : one == list.nodes || one->is_needed || all;
+}
 
 /* The threads that are needed, in one go, as if nothing had changed since the last time. False: it has. */
 static bool read_needed(const pyprof_snapshot_request *request, read_what what, bool all) {
@@ -117,8 +150,11 @@ static bool read_needed(const pyprof_snapshot_request *request, read_what what, 
     for (size_t i = 0; i < list.count; i++) {
         node *one = &list.nodes[i];
         size_t added;
-        one->is_copied = what == WITH_STACKS && one->is_needed && one->stack != NULL;
-        if (i == 0 || one->is_needed || all) {
+        if (one->is_needed && one->stack == NULL && (one->stack = pyprof_live_stack_new()) == NULL) {
+            return false;
+        }
+        one->is_copied = what == ALL_WITH_STACKS && one->is_needed;
+        if (is_to_be_read(one, what, all)) {
             if (!pyprof_live_reads(&one->thread, one->is_copied ? one->stack : NULL, list.reads + count,
                                    &added)) {
                 return false;
@@ -126,19 +162,23 @@ static bool read_needed(const pyprof_snapshot_request *request, read_what what, 
             count += added;
         }
     }
-    if (!pyprof_read_memory(list.reads, count)) {
+    if (count > 0 && !pyprof_read_memory(list.reads, count)) {
         return false;
     }
     for (size_t i = 0; i < list.count; i++) {
         node *one = &list.nodes[i];
-        if (i == 0 || one->is_needed || all) {
-            const pyprof_thread_key before = key_of(&one->thread);
+        if (is_to_be_read(one, what, all)) {
+            const char *holder = one->thread.frame_holder;
             const char *next = i + 1 < list.count ? list.nodes[i + 1].thread.address : NULL;
-            pyprof_live_parse(&one->thread);
+            parse(one);
             if (!is_linked(&one->thread, request, i == 0 ? NULL : list.nodes[i - 1].thread.address) ||
-                one->thread.next != next || one->thread.unique_id != before.unique_id ||
-                one->thread.tid != before.tid) {
+                one->thread.next != next) {
                 return false;
+            }
+            if (one->thread.frame_holder != holder) {
+                one->roams = ROAMS_FOR;
+            } else if (what == ROAMING_ALONE) {
+                one->roams--;
             }
         }
     }
@@ -156,7 +196,8 @@ static void free_idle_stacks(void) {
 }
 
 static bool read_threads(const pyprof_snapshot_request *request) {
-    if (list.count == 0 || list.nodes[0].thread.address != pyprof_newest_thread(request->interp) ||
+    bool changed = list.count == 0 || list.nodes[0].thread.address != pyprof_newest_thread(request->interp);
+    if ((changed && !list_threads(request, UP_TO_KNOWN)) ||
         !pyprof_reserve((void **)&list.reads, &list.read_capacity, list.count * PYPROF_LIVE_READS,
                         sizeof(*list.reads))) {
         return false;
@@ -166,19 +207,16 @@ static bool read_threads(const pyprof_snapshot_request *request) {
         node *one = &list.nodes[i];
         const pyprof_thread_key key = key_of(&one->thread);
         size_t place = one->is_own ? 0 : pyprof_threads_find(request->known, &key, known);
-        if (!one->is_own && place < request->known->count && request->known->items[place].ended) {
-            return false;
-        }
+        changed |= !one->is_own && place < request->known->count && request->known->items[place].ended;
         one->is_needed = !one->is_own && pyprof_snapshot_needs_walk(request, place);
         known += !one->is_own;
     }
-    bool all = list.reading++ % READS_ALL_EVERY == 0;
+    bool all = changed || list.reading++ % READS_ALL_EVERY == 0;
     if (all) {
         free_idle_stacks();
         count_bytes();
     }
-    return (!pyprof_live_stack_moves() || read_needed(request, ALONE, all)) &&
-           read_needed(request, WITH_STACKS, all);
+    return read_needed(request, ROAMING_ALONE, all) && read_needed(request, ALL_WITH_STACKS, all);
 }
 
 /* A stack with a call that was never seen with the GIL must be read twice; so now and then `current_frames`
@@ -227,7 +265,7 @@ static bool walk(const pyprof_snapshot_request *request, node *one, pyprof_threa
 
 bool pyprof_gilfree_take(const pyprof_snapshot_request *request, pyprof_gilfree_losses *losses) {
     pyprof_code_cache_begin_snapshot();
-    if (!read_threads(request) && !list_threads(request)) {
+    if (!read_threads(request) && !list_threads(request, TO_THE_END)) {
         losses->torn++;
         return false;
     }
