@@ -45,6 +45,8 @@ class Stats:
     own_bytes: int
     """Memory of the code cache, of copied stacks and of the finished windows, bytes."""
     uploads: int = 0
+    unconfirmed: int = 0
+    """Uploads whose answer a fork did not wait for; not sent again, since that would count twice."""
     upload_failures: int = 0
     undelivered: int = 0
     """Profiles given up, whole or in part, after a failed upload or write."""

@@ -31,6 +31,7 @@ class Counters:
 
     def __init__(self) -> None:
         self.uploads = 0
+        self.unconfirmed = 0
         self.upload_failures = 0
         self.uploaded_bytes = 0
         self.files_written = 0
@@ -44,13 +45,17 @@ class Transfer:
     def __init__(self, portions: "Iterable[Sequence[Series]]" = (), lost: int = 0) -> None:
         self.portions = deque(portions)
         self.lost = lost
+        self.unconfirmed: Outcome | None = None  # of the first portion, if that was cut when it had been sent
         self._total = len(self.portions)
         self._outcome = Outcome(True)
         self._bytes = 0
+        self._any_unconfirmed = False
 
     def settle(self, outcome: Outcome) -> None:
         """Note what became of the first portion."""
         self.portions.popleft()
+        self.unconfirmed = None
+        self._any_unconfirmed |= outcome.unconfirmed
         self._bytes += outcome.bytes
         if not self.lost:
             self._outcome = outcome
@@ -64,7 +69,9 @@ class Transfer:
         if not one.ok and self._total > 1:
             reason = f"{one.reason}; {self.lost} of {self._total} parts of a profile lost"
             cause = one.cause or one.reason
-        return Outcome(one.ok, reason, one.retriable, cause, self._bytes, one.retry_after, one.cut)
+        return Outcome(
+            one.ok, reason, one.retriable, cause, self._bytes, one.retry_after, one.cut, self._any_unconfirmed
+        )
 
 
 class Parcel:
@@ -117,7 +124,8 @@ class Delivery:
         """One attempt for each target at what it has not had yet; whether the parcel is done with.
 
         give_up_at: time.monotonic at which no target may go on; each has its own `timeout` besides.
-        It is not done with where `cut` or a fork came between.
+        It is not done with where `cut` or a fork came between. What had wholly been sent by then counts as
+        uploaded if there is a next time: it is the end of the process that takes it for lost.
         """
         layouts: dict[bool, Sequence[Series]] = {}
         for index, target in enumerate(self.targets):
@@ -150,8 +158,10 @@ class Delivery:
         while transfer.portions:
             if parcel.done:
                 return True
-            outcome = target.send(transfer.portions[0], deadline)
+            outcome = transfer.unconfirmed or target.send(transfer.portions[0], deadline)
             if outcome.cut:
+                if outcome.unconfirmed:
+                    transfer.unconfirmed = Outcome(True, bytes=outcome.bytes, unconfirmed=True)
                 return False
             transfer.settle(outcome)
         with parcel.lock:
@@ -180,6 +190,7 @@ class Delivery:
             counters.files_written += outcome.ok
         else:
             counters.uploads += outcome.ok
+            counters.unconfirmed += outcome.ok and outcome.unconfirmed
             counters.upload_failures += not outcome.ok
             counters.uploaded_bytes += outcome.bytes
 
@@ -187,7 +198,7 @@ class Delivery:
         if not outcome.ok:
             health.lost += 1
             self._log_failure(target, health, outcome)
-        elif health.failing:
+        elif health.failing and not outcome.unconfirmed:
             log.warning("%s works again; profiles lost: %d", target.name, health.lost)
             health.failing, health.lost = False, 0
 

@@ -26,11 +26,15 @@ MAX_ANSWER = 64 << 10
 
 
 class TransportError(Exception):
-    """No answer could be had. The message is one line without secrets."""
+    """No answer could be had. The message is one line without secrets.
 
-    def __init__(self, reason: str, *, retriable: bool = True, cut: bool = False) -> None:
+    sent: the whole request had been handed to the kernel, which delivers it even where the connection is
+    closed upon that.
+    """
+
+    def __init__(self, reason: str, *, retriable: bool = True, cut: bool = False, sent: bool = False) -> None:
         super().__init__(reason)
-        self.retriable, self.cut = retriable, cut
+        self.retriable, self.cut, self.sent = retriable, cut, sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +144,7 @@ class _Adapter(BaseAdapter):
         super().__init__()
         self.wire = Wire()
         self._connection: Connection | None = None
+        self._sent = False  # the whole of the last request, to the kernel
         self._key: tuple[object, ...] = ()
         self._contexts: dict[tuple[object, bool], Any] = {}
 
@@ -154,6 +159,7 @@ class _Adapter(BaseAdapter):
         **_: object,
     ) -> requests.Response:
         self.wire.deadline = time.monotonic() + timeout
+        self._sent = False
         try:
             try:
                 return self._exchange(request, verify, proxies or {})
@@ -163,14 +169,17 @@ class _Adapter(BaseAdapter):
         except TransportError:
             raise
         except Cut:
-            raise TransportError("given up", cut=True) from None
+            raise self._given_up() from None
         except Exception as error:
             # `from None`: what the error refers to holds the request, credentials included.
             raise self._translated(error, request.url or "") from None
 
+    def _given_up(self) -> TransportError:
+        return TransportError("given up", cut=True, sent=self._sent)
+
     def _translated(self, error: Exception, url: str) -> TransportError:
         if self.wire.was_cut:
-            return TransportError("given up", cut=True)
+            return self._given_up()
         if isinstance(error, (TimeoutError, DeadlineExceeded)):
             return TransportError("no answer within the time allowed (option timeout)")
         if isinstance(error, ConnectionRefusedError):
@@ -202,6 +211,7 @@ class _Adapter(BaseAdapter):
             if not reused or self.wire.was_cut:
                 raise
             self.close()
+            self._sent = False
             connection, path, _ = self._connect(request, verify, proxies)
             raw = self._converse(connection, request, path)
         body = raw.read(MAX_ANSWER)
@@ -218,9 +228,9 @@ class _Adapter(BaseAdapter):
         response.url = request.url or ""
         return response
 
-    @staticmethod
-    def _converse(connection: Connection, request: requests.PreparedRequest, path: str) -> HTTPResponse:
+    def _converse(self, connection: Connection, request: requests.PreparedRequest, path: str) -> HTTPResponse:
         connection.request(request.method or "POST", path, request.body, dict(request.headers))
+        self._sent = True
         return connection.getresponse()
 
     def _connect(

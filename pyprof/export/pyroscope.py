@@ -78,7 +78,16 @@ class PyroscopeTarget:
         try:
             answer = self._connected().post(self._url, body, CONTENT_TYPE, deadline)
         except TransportError as error:
-            return Outcome(False, str(error), error.retriable, cut=error.cut)
+            if error.sent:
+                self._pace.spend(size)
+            return Outcome(
+                False,
+                str(error),
+                error.retriable,
+                bytes=len(body) if error.sent else 0,
+                cut=error.cut,
+                unconfirmed=error.sent,
+            )
         self._pace.spend(size)
         return judge(answer, len(body))
 

@@ -12,10 +12,11 @@ class Outcome:
     reason: one line for the log; contains no secret. retriable: whether the same bytes may be taken later.
     cause: what failures of one kind have in common, which are logged once; `reason` if empty. bytes: handed
     over, of the body or of the file. retry_after: seconds that the server asks to wait. cut: ended by
-    `Target.cut`, so that nothing is lost: the same portion is to be tried again.
+    `Target.cut`: the same portion is to be tried again, unless it is unconfirmed. unconfirmed: wholly handed
+    over, but whether it was taken is not known; sent again it might count twice.
     """
 
-    __slots__ = ("bytes", "cause", "cut", "ok", "reason", "retriable", "retry_after")
+    __slots__ = ("bytes", "cause", "cut", "ok", "reason", "retriable", "retry_after", "unconfirmed")
 
     def __init__(
         self,
@@ -26,6 +27,7 @@ class Outcome:
         bytes: int = 0,
         retry_after: float | None = None,
         cut: bool = False,
+        unconfirmed: bool = False,
     ) -> None:
         self.ok = ok
         self.reason = reason
@@ -34,6 +36,7 @@ class Outcome:
         self.bytes = bytes
         self.retry_after = retry_after
         self.cut = cut
+        self.unconfirmed = unconfirmed
 
 
 class Target(Protocol):

@@ -155,6 +155,7 @@ def test_an_upload_is_cut_at_once(faulty_server, config, make_series, behaviour)
             wait([upload], 0.05)
         outcome = upload.result(0)
     assert (outcome.ok, outcome.cut) == (False, True)
+    assert outcome.unconfirmed == (behaviour in (silent, dripping)), "whether the server has all of it"
     assert target.send([series], time.monotonic() + 60).cut, "refuses until resumed"
     target.resume()
     assert not target.send([make_series()], time.monotonic() + 0.5).cut

@@ -8,7 +8,8 @@ Seen to fail, each with one line changed:
 - the threads started in `after_in_parent` instead of a moment after the fork: 3.13 warns;
 - `Exporter.pause` without `cut`: `test_while_an_upload_hangs` waits for the server at every fork;
 - `_native.stop` and `start` around a fork, not `pause` and `resume`: `test_frequent_forks` counts no tick;
-- `prepare_after_fork` not called: the parent is not profiled any more in all of them.
+- `prepare_after_fork` not called: the parent is not profiled any more in all of them;
+- what a fork has cut sent again, although it had wholly been sent: `test_while_an_upload_hangs`.
 """
 
 from typing import Any
@@ -89,7 +90,7 @@ for _ in range(30):
 
 
 def test_while_an_upload_hangs(run_python: Any, sink: Any) -> None:
-    """The profile on its way is not lost by the fork, which takes a moment and not the server's time."""
+    """The profile on its way is not lost by the fork, nor sent twice, and no fork takes the server's time."""
     program = (
         PROGRAM
         + """
@@ -106,7 +107,9 @@ for _ in range(30):
     burn(0.005)
 check_parent()
 assert slowest < 5, slowest
-assert pyprof.stats().undelivered == 0
+stats = pyprof.stats()
+assert stats.undelivered == 0
+assert 0 < stats.unconfirmed <= stats.uploads
 assert pyprof.is_running()
 """
     )
@@ -125,6 +128,7 @@ assert pyprof.is_running()
     assert process.returncode == 0, stderr
     assert "Error" not in stderr
     assert "Warning" not in stderr
+    assert len(set(here.bodies)) == len(here.bodies), "a profile was sent twice"
 
 
 def test_between_the_hooks_of_others(run_python: Any) -> None:

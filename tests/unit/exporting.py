@@ -42,7 +42,7 @@ class Target:
         self.sent = []
         self.outcome = Outcome(True, bytes=10)
         self.error = None
-        self.hang = self.deaf = False
+        self.hang = self.deaf = self.hands_over = False
         self.sending = threading.Event()
         self.ended = threading.Event()
         self.deadlines = []
@@ -63,6 +63,9 @@ class Target:
         elif self.hang:
             self._cut.wait(max(0, min(60, deadline - time.monotonic())))
         if self._cut.is_set():
+            if self.hands_over and self.hang:
+                self.sent.extend(portion)
+                return Outcome(False, "given up", bytes=10, cut=True, unconfirmed=True)
             return Outcome(False, "given up", cut=True)
         if self.hang:
             return Outcome(False, "late", retriable=True)

@@ -117,6 +117,29 @@ def four(window, combined):
     return [Series(name, {}, b"", 0, 0) for name in "abcd"]
 
 
+def test_of_portions_only_the_one_that_was_handed_over_is_not_sent_again(caplog):
+    handed_over = Outcome(False, "given up", bytes=1, cut=True, unconfirmed=True)
+    target = Portioned(OK, handed_over, CUT, OK, OK)
+    delivery = Delivery([target], four, 10)
+    parcel = Parcel(object())
+    assert [delivery.deliver(parcel, float("inf")) for _ in range(3)] == [False, False, True]
+    assert [name for name, _ in target.sent] == ["a", "b", "c", "c", "d"]
+    counters = delivery.counters
+    assert (counters.uploads, counters.unconfirmed, counters.uploaded_bytes) == (1, 1, 4)
+
+
+def test_no_answer_does_not_say_that_a_server_works_again(caplog):
+    handed_over = Outcome(False, "given up", bytes=1, cut=True, unconfirmed=True)
+    delivery = Delivery([Portioned(*[DOWN] * 4, *[handed_over] * 4, *[OK] * 4)], four, 10)
+    parcels = [Parcel(object()) for _ in range(3)]
+    assert delivery.deliver(parcels[0], float("inf"))
+    while not delivery.deliver(parcels[1], float("inf")):
+        pass
+    assert len(caplog.records) == 1
+    assert delivery.deliver(parcels[2], float("inf"))
+    assert "works again" in caplog.records[1].getMessage()
+
+
 def test_a_window_in_portions_is_one_upload_or_one_loss(caplog):
     delivery = Delivery([Portioned(OK, DOWN, OK, REFUSED, *[OK] * 4)], four, 10)
     counters = delivery.counters

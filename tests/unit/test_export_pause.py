@@ -1,4 +1,7 @@
-"""The exporter around a fork: what pause promises, whatever a target does, and what the child begins with."""
+"""The exporter around a fork: what pause promises, whatever a target does, and what the child begins with.
+
+Seen to fail where `Delivery` sends again whatever was cut: `test_what_was_handed_over_is_not_sent_again`.
+"""
 
 import os
 import time
@@ -25,6 +28,40 @@ def test_pause_cuts_and_keeps_the_window(setup):
     assert s.exporter.flush(30)
     assert s.delivered == [b"a", b"b"]
     assert s.exporter.counters.undelivered == 0
+
+
+def test_what_was_handed_over_is_not_sent_again(setup):
+    """The answer would have come; the server does not notice what it gets twice."""
+    s = setup(timeout=600)
+    s.target.hang = s.target.hands_over = True
+    s.exporter.start()
+    s.ring.push("a", "b")
+    assert s.target.sending.wait(30)
+    assert s.exporter.pause(30)
+    s.target.hang = False
+    s.exporter.start()
+    assert s.exporter.flush(30)
+    assert s.delivered == [b"a", b"b"]
+    counters = s.exporter.counters
+    assert (counters.uploads, counters.unconfirmed, counters.uploaded_bytes) == (2, 1, 20)
+    assert counters.undelivered == counters.upload_failures == 0
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_what_was_handed_over_at_the_end(paused, setup, messages):
+    """Cut by the end it is lost as far as anybody knows; cut by a fork before that it is not."""
+    s = setup(timeout=600)
+    s.target.hang = s.target.hands_over = True
+    s.exporter.start()
+    s.ring.push("a")
+    assert s.target.sending.wait(30)
+    if paused:
+        assert s.exporter.pause(30)
+    assert s.exporter.stop(0.5 if not paused else 30)
+    assert s.delivered == [b"a"]
+    counters = s.exporter.counters
+    assert (counters.uploads, counters.unconfirmed, counters.undelivered) == (paused, paused, not paused)
+    assert len(messages()) == (not paused)
 
 
 def test_what_one_target_has_is_not_sent_to_it_again_after_a_pause(setup):
