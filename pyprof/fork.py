@@ -5,6 +5,7 @@ The hooks run in whatever thread forks.
 
 import os
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from . import _native, log
@@ -12,7 +13,8 @@ from . import _native, log
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_IMPORTS_BOUND = 0.05  # seconds that a fork waits for the exporter's imports
+_BOUND = 1.0  # seconds that a fork waits for our threads
+_IMPORTS_BOUND = 0.5  # of those, for the import under way in the exporter, which normally takes a hundredth
 
 
 class _Fork:
@@ -24,8 +26,11 @@ class _Fork:
 class Forks:
     """The forks of this process."""
 
-    def __init__(self, pause: "Callable[[], None]", resume: "Callable[[], None]") -> None:
-        """pause, resume: end our threads and start them again, for a fork of a host that has no others."""
+    def __init__(self, pause: "Callable[[float], None]", resume: "Callable[[], None]") -> None:
+        """pause, resume: end our threads and start them again, for a fork of a host that has no others.
+
+        pause gets the seconds that it may take.
+        """
         self._pause = pause
         self._resume = resume
         self._forks: dict[int, _Fork] = {}  # by thread: on free-threaded builds several may fork at once
@@ -39,15 +44,15 @@ class Forks:
 
     def _before(self) -> None:
         """Nothing in here may wait for a thread that waits for something the fork already holds."""
-        fork = _Fork()
-        self._forks[_thread_id()] = fork
+        end = time.monotonic() + _BOUND
+        fork = self._forks[_thread_id()] = _Fork()
         imports = sys.modules.get("pyprof.export.imports")
         if imports is not None:
             fork.holds_imports = imports.hold(_IMPORTS_BOUND)
         if _host_is_single_threaded():
             # CPython warns when a process with threads forks; a host that has none shall not hear of ours.
             try:
-                self._pause()
+                self._pause(end - time.monotonic())
             finally:
                 # From the hook itself: its caller is the frame in which the threads are started again.
                 _native.prepare_after_fork(self._resume_in_parent)
@@ -67,15 +72,11 @@ class Forks:
 
     def enter_child(self) -> None:
         """In the child, before anything of ours is started or imported there."""
-        fork = self._forks.pop(_thread_id(), None)
         self._forks.clear()
         _native.prepare_after_fork(None)
         imports = sys.modules.get("pyprof.export.imports")
         if imports is not None:
-            if fork is not None and fork.holds_imports:
-                imports.release()
-            else:
-                imports.after_fork_child()
+            imports.after_fork_child()
 
 
 def _thread_id() -> int:

@@ -104,11 +104,11 @@ class Profiler:
         if self._exporter is not None:
             self._exporter.stop(self.config.exit_timeout if flush else 0)
 
-    def pause(self) -> None:
+    def pause(self, timeout: float) -> None:
         """End the threads; nothing is lost."""
         _sampler.pause()
         if self._exporter is not None:
-            self._exporter.pause()
+            self._exporter.pause(timeout)
 
     def resume(self) -> None:
         """Start the threads that `pause` ended."""
@@ -319,9 +319,9 @@ def _at_exit() -> None:
         _native.stop()  # a one-off profile that was never left
 
 
-def _pause_for_fork() -> None:
+def _pause_for_fork(timeout: float) -> None:
     if _current is not None:
-        _current.pause()
+        _current.pause(timeout)
     else:
         _sampler.pause()
 

@@ -1,9 +1,10 @@
-"""What uploads import: once, under a lock that a fork waits for.
+"""What uploads import: once, in small steps, each under a lock that a fork waits for.
 
 A child that is forked while a thread imports inherits that thread's import locks, held for ever: it hangs
-when it imports the same module. So all of it is imported here in one go, and the hook before a fork takes
-the same lock (`hold`), with a bound: the forking thread may itself be inside an import that ours waits for,
-and beside busy threads imports take their time. A child forked in the middle of them undoes them.
+when it imports the same module. So all of it is imported here, and the hook before a fork takes the same
+lock (`hold`), which it gets after the step under way. It waits with a bound: the forking thread may itself be
+inside an import that ours waits for, and beside busy threads imports take their time. A child forked in the
+middle of a step undoes it.
 
 The lock must be one of the interpreter, not of gevent: the hook runs in the hub's thread, where a patched
 lock would switch to other greenlets in the middle of a fork. `unpatched.allocate_lock` sees to that if
@@ -21,22 +22,41 @@ exporter_thread = 0
 """Native id of the exporter's thread: the one whose event loop, should it get one, is ours to destroy."""
 
 _lock = allocate_lock()
-_loaded: set[str] = set()
+_loaded: set[str] = set()  # modules
+_forking: set[int] = set()  # threads that wait for the lock; it is not taken from under their noses
 _importing_thread = 0
 
-_PROTOBUF = ("google.protobuf.descriptor_pb2", "google.protobuf.message", "google.protobuf.message_factory")
+_PROTOBUF = (
+    "google.protobuf.descriptor",
+    "google.protobuf.descriptor_pool",
+    "google.protobuf.descriptor_pb2",
+    "google.protobuf.message",
+    "google.protobuf.message_factory",
+)
 _GROUPS = {
     "log": ("logging",),  # registers hooks for forks, which must not come in the middle of one
     "files": ("pyprof.pprof", *_PROTOBUF),
-    "http": (
+    "http": (  # what others are made of comes first, so that none takes long
+        "encodings.idna",  # socket.getaddrinfo, for every name
+        "encodings.punycode",
+        "urllib.parse",
+        "socket",
+        "ssl",
+        "email.utils",
+        "email.message",
+        "email.parser",
+        "http.client",
+        "json",
+        "tempfile",
+        "zipfile",
+        "urllib.request",
+        "http.cookiejar",
+        "netrc",  # requests, where no credentials are configured
+        "urllib3",
+        "requests",
         "pyprof.export.http",
         "pyprof.pprof",
         *_PROTOBUF,
-        "encodings.idna",  # socket.getaddrinfo, for every name
-        "encodings.punycode",
-        "email.utils",
-        "netrc",  # requests, where no credentials are configured
-        "ssl",
     ),
 }
 
@@ -44,12 +64,18 @@ _GROUPS = {
 def load(group: str) -> bool:
     """Import what the log or a group of targets needs: `log`, `files`, `http`. False while a process forks.
 
-    Then try again: it does not wait for the fork, which may be waiting for this thread to end.
+    Then try again, which goes on where it was: it does not wait for the fork, which may be waiting for this
+    thread to end.
     """
+    return all(_import(module) for module in _GROUPS[group])
+
+
+def _import(module: str) -> bool:
+    """One step. False if a fork comes first."""
     global _importing_thread
-    if group in _loaded:
+    if module in _loaded:
         return True
-    if not _lock.acquire(blocking=False):
+    if _forking or not _lock.acquire(blocking=False):
         return False
     try:
         _importing_thread = _thread.get_ident()
@@ -57,12 +83,12 @@ def load(group: str) -> bool:
 
         import_threading()
         hub = "gevent" in sys.modules and "urllib3" not in sys.modules
-        for module in _GROUPS[group]:
-            importlib.import_module(module)
-        if hub:
+        importlib.import_module(module)
+        if hub and "urllib3" in sys.modules:
             _drop_hub()
-        _loaded.add(group)
+        _loaded.add(module)
     finally:
+        _importing_thread = 0
         _lock.release()
     return True
 
@@ -80,21 +106,29 @@ def _drop_hub() -> None:
 
 def hold(timeout: float) -> bool:
     """Before a fork: keep uploads from importing. Whether that was had within `timeout` seconds."""
-    return _lock.acquire(timeout=timeout)
+    thread = _thread.get_ident()
+    _forking.add(thread)
+    try:
+        return _lock.acquire(timeout=timeout)
+    finally:
+        _forking.discard(thread)
 
 
 def release() -> None:
-    """After a fork, in parent and child, if `hold` returned True."""
+    """After a fork, in the parent, if `hold` returned True."""
     _lock.release()
 
 
 def after_fork_child() -> None:
-    """In a child whose parent could not `hold`: a new lock, and the imports that were under way undone.
+    """In a child: a new lock, and the import undone that was under way because the parent could not `hold`.
 
-    Nobody goes on with them here: the modules would stay half made, and locked for whoever imports them.
+    Nobody goes on with it here: the modules would stay half made, and locked for whoever imports them.
     """
     global _lock
     _lock = allocate_lock()
+    _forking.clear()
+    if not _importing_thread:
+        return
     import _frozen_importlib
 
     locks = getattr(_frozen_importlib, "_module_locks", {})

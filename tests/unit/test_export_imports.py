@@ -1,4 +1,8 @@
-"""What uploads load, when, and beside whom: nothing at start, all of it at once, never gevent's versions."""
+"""What uploads load, when, and beside whom: nothing at start, all of it at once, never gevent's versions.
+
+Seen to fail: `test_imports_give_way_to_a_fork_after_each_step` where `_import` does not look at `_forking`:
+the next step takes the lock before the fork has woken up.
+"""
 
 import sys
 import threading
@@ -121,6 +125,29 @@ def test_a_fork_waits_for_imports_within_its_bound(not_loaded, monkeypatch):
     assert imports.hold(30)
     imports.release()
     thread.join(30)
+
+
+def test_imports_give_way_to_a_fork_after_each_step(not_loaded, monkeypatch):
+    import importlib
+
+    steps, forks, held = [], [], []
+
+    def step(name):
+        steps.append(name)
+        fork = threading.Thread(target=lambda: held.append(imports.hold(30)))
+        fork.start()
+        while not imports._forking:
+            assert fork.is_alive()
+        forks.append(fork)
+
+    monkeypatch.setattr(importlib, "import_module", step)
+    group = imports._GROUPS["http"]
+    for count in range(1, len(group) + 1):
+        assert imports.load("http") == (count == len(group))
+        forks[-1].join(30)
+        assert held == [True] * count
+        assert steps == [*group[:count]]
+        imports.release()
 
 
 def test_the_child_of_a_fork_that_could_not_wait_has_a_new_lock(not_loaded, monkeypatch):
