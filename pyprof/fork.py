@@ -6,6 +6,7 @@ The hooks run in whatever thread forks.
 import os
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from . import _native, log
@@ -38,12 +39,20 @@ class Forks:
     def register(self, in_child: "Callable[[], None]") -> None:
         """Once a process. in_child: runs in every child, and has to call `enter_child`."""
         os.register_at_fork(
-            before=self._before, after_in_parent=self._after_in_parent, after_in_child=in_child
+            before=partial(self._before, "logging" in sys.modules),
+            after_in_parent=self._after_in_parent,
+            after_in_child=in_child,
         )
         os.register_at_fork(after_in_parent=_native.schedule_after_fork)
 
-    def _before(self) -> None:
+    def get_ahead_of_logging(self) -> None:
+        """Once `logging` has been imported: its hook is to take its lock after we waited for our threads."""
+        os.register_at_fork(before=partial(self._before, True))
+
+    def _before(self, ahead_of_logging: bool) -> None:
         """Nothing in here may wait for a thread that waits for something the fork already holds."""
+        if _thread_id() in self._forks:
+            return
         end = time.monotonic() + _BOUND
         fork = self._forks[_thread_id()] = _Fork()
         imports = sys.modules.get("pyprof.export.imports")
@@ -56,7 +65,7 @@ class Forks:
             finally:
                 # From the hook itself: its caller is the frame in which the threads are started again.
                 _native.prepare_after_fork(self._resume_in_parent)
-        if imports is not None:
+        if imports is not None and not ahead_of_logging:
             imports.join_fork_of_logging()
 
     def _resume_in_parent(self) -> None:

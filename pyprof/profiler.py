@@ -292,8 +292,10 @@ def _make_exporter(profiler: Profiler) -> "Exporter | None":
         targets.append(PyroscopeTarget(config))
     if not targets:
         return None
+    from .export import imports
     from .export.exporter import Exporter
 
+    imports.on_logging = _forks.get_ahead_of_logging
     return Exporter(targets, profiler.take, profiler.encode, timeout=config.timeout)
 
 

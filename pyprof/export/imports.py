@@ -6,6 +6,10 @@ lock (`hold`), which it gets after the step under way. It waits with a bound: th
 inside an import that ours waits for, and beside busy threads imports take their time. A child forked in the
 middle of a step undoes it.
 
+Many modules ask for a logger while they are imported, and `logging` holds its lock during a fork, from its
+own hook on. So ours has to run before that one: `on_logging` is called as soon as `logging` is there, and
+hooks that are registered later run earlier.
+
 The lock must be one of the interpreter, not of gevent: the hook runs in the hub's thread, where a patched
 lock would switch to other greenlets in the middle of a fork. `unpatched.allocate_lock` sees to that if
 gevent patched first; if it patches later, this lock is there already. While ours is held by the exporter,
@@ -14,12 +18,16 @@ the hub's thread blocks as a whole, which is what a fork needs.
 
 import _thread
 import sys
+from collections.abc import Callable
 
 from .main_thread import import_threading
 from .unpatched import allocate_lock, is_patched
 
 exporter_thread = 0
 """Native id of the exporter's thread: the one whose event loop, should it get one, is ours to destroy."""
+
+on_logging: Callable[[], object] | None = None
+"""Called once `logging` has registered its hooks for forks, before anything else is imported."""
 
 _lock = allocate_lock()
 _loaded: set[str] = set()  # modules
@@ -86,6 +94,8 @@ def _import(module: str) -> bool:
         importlib.import_module(module)
         if hub and "urllib3" in sys.modules:
             _drop_hub()
+        if module == "logging" and on_logging is not None:
+            on_logging()
         _loaded.add(module)
     finally:
         _importing_thread = 0

@@ -9,7 +9,8 @@ Seen to fail, each with one line changed:
 - `Exporter.pause` without `cut`: `test_while_an_upload_hangs` waits for the server at every fork;
 - `_native.stop` and `start` around a fork, not `pause` and `resume`: `test_frequent_forks` counts no tick;
 - `prepare_after_fork` not called: the parent is not profiled any more in all of them;
-- what a fork has cut sent again, although it had wholly been sent: `test_while_an_upload_hangs`.
+- what a fork has cut sent again, although it had wholly been sent: `test_while_an_upload_hangs`;
+- `imports.on_logging` not set, `ahead_of_logging` always False: `test_while_an_import_asks_for_a_logger`.
 """
 
 from typing import Any
@@ -129,6 +130,63 @@ assert pyprof.is_running()
     assert "Error" not in stderr
     assert "Warning" not in stderr
     assert len(set(here.bodies)) == len(here.bodies), "a profile was sent twice"
+
+
+ASKING = """
+import logging, time
+from __main__ import forking
+importing = True
+while not forking:
+    time.sleep(0.001)
+time.sleep(0.1)  # by now the fork is where it waits for us
+logging.getLogger(__name__)
+"""
+
+
+@pytest.mark.parametrize("first", ["logging", "pyprof"])
+def test_while_an_import_asks_for_a_logger(first: str, run_python: Any, sink: Any, tmp_path: Any) -> None:
+    """`logging` is locked during a fork, by its own hook; an import that needs it has to be over by then."""
+    (tmp_path / "asking.py").write_text(ASKING)
+    program = (
+        PROGRAM
+        + f"""
+forking = []
+sys.path.insert(0, {str(tmp_path)!r})
+from pyprof import fork
+from pyprof.export import imports
+fork._BOUND = fork._IMPORTS_BOUND = 20  # busy machines are not what this is about
+imports._GROUPS["http"] = ("asking", *imports._GROUPS["http"])
+if {first!r} == "logging":
+    import logging
+assert ("logging" in sys.modules) == ({first!r} == "logging")
+pyprof.start(server_url=sys.argv[1], upload_interval=0.1, sample_rate=1000, exit_timeout=20)
+end = time.monotonic() + 30
+while not getattr(sys.modules.get("asking"), "importing", False):
+    assert time.monotonic() < end
+    burn(0.001)
+os.register_at_fork(before=lambda: forking.append(True))
+began = time.monotonic()
+pid = os.fork()
+took = time.monotonic() - began
+if pid == 0:
+    signal.alarm(30)
+    import logging
+    assert "asking" in sys.modules
+    leave()
+reap(pid)
+assert took < 15, took
+import logging, threading
+other = threading.Thread(target=logging.getLogger, args=("another",), daemon=True)
+other.start()
+other.join(20)
+assert not other.is_alive(), "the fork has kept the lock of logging"
+pyprof.stop()
+assert pyprof.stats().undelivered == 0, pyprof.stats()
+"""
+    )
+    here = sink()
+    assert run_python(program, here.url, options=STRICT, timeout=120, check=True).stderr == ""
+    assert here.bodies
 
 
 def test_between_the_hooks_of_others(run_python: Any) -> None:
