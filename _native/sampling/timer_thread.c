@@ -91,9 +91,10 @@ static bool merge_snapshot(pyprof_timer *timer, int64_t wall_ns, double share, c
                 item->clock_ns = view->clock_ns;
             }
         } else {
-            bool on_cpu = view->on_cpu || view->key.tstate == gil_holder;
-            /* Where the world was stopped, those who have only just gone on were running before. */
-            on_cpu = on_cpu || (snapshot->stopped_world && pyprof_thread_is_runnable(view->key.tid));
+            /* C code without the GIL from which the timer has the CPU can only be told by that it could run.
+             */
+            bool on_cpu =
+                view->on_cpu || view->key.tstate == gil_holder || pyprof_thread_is_runnable(view->key.tid);
             *item = pyprof_new_thread(&view->key, wall_ns, on_cpu);
             /* It has begun since the tick was due. Ticks come later between two threads, where a nap is
              * needed, than while one works; so they would find more of a thread's beginning than there is. */
