@@ -34,13 +34,20 @@ help:
 check:
 	@PYTHON="$(PYTHON)" CC="$(CC)" sh .ci/check-tools
 
+# An environment of another interpreter than the one that is asked for is made anew; if none is, any will do.
+ifneq ($(origin PYTHON),file)
+ifneq ($(file <$(BASE)),$(PYTHON))
+.PHONY: $(BASE)
+endif
+endif
+
 # The checks run when there is no environment yet, not every time.
 $(BASE):
 	@$(MAKE) --no-print-directory check
 	@echo "creating $(VENV)"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(PIP) install 'setuptools>=77'
-	@touch $@
+	@echo "$(PYTHON)" > $@
 
 $(BUILT): $(BASE) pyproject.toml setup.py $(NATIVE) pyprof/autostart/pyprof_autostart.py
 	@echo "building pyprof"

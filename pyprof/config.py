@@ -149,6 +149,7 @@ class Config:
     def __init__(self, **values: object) -> None:
         """Arguments are checked like those of `load`; the environment is not looked at."""
         given = _check_arguments(values)
+        _check_kinds(given)
         self.__dict__.update(_complete(given, environ={}))
 
     @classmethod
@@ -177,7 +178,16 @@ class Config:
             warn("PYPROF_AUTH_TOKEN and PYPROF_BASIC_AUTH_… exclude each other: the token is used")
             given.pop("basic_auth_user", None)
             given.pop("basic_auth_password", None)
+        kinds = given.keys() & {"cpu", "wall"}
         given.update(arguments)
+        try:
+            _check_kinds(given)
+        except ValueError:
+            if arguments.keys() & {"cpu", "wall"}:
+                raise
+            warn("PYPROF_CPU and PYPROF_WALL are both off: nothing would be profiled; the defaults are used")
+            for kind in kinds:
+                del given[kind]
         config = cls.__new__(cls)
         config.__dict__.update(_complete(given, environ))
         return config
@@ -211,6 +221,11 @@ def _check_arguments(arguments: Mapping[str, object]) -> dict[str, object]:
     if "auth_token" in checked and checked.keys() & {"basic_auth_user", "basic_auth_password"}:
         raise ValueError("auth_token excludes basic_auth_user and basic_auth_password: one of the two")
     return checked
+
+
+def _check_kinds(given: Mapping[str, object]) -> None:
+    if not (given.get("cpu", True) or given.get("wall", True)):
+        raise ValueError("cpu and wall must not both be False: there is nothing else to profile")
 
 
 def _read_environment(environ: Mapping[str, str], warn: Callable[[str], object]) -> dict[str, object]:

@@ -7,6 +7,7 @@ application, nor a wait for another thread's import.
 import sys
 
 _level = "warning"
+_set_by_us = 0
 _SEVERITY = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
 
@@ -33,6 +34,7 @@ def error(message: str, *args: object) -> None:
 
 
 def _log(severity: str, message: str, args: tuple[object, ...]) -> None:
+    global _set_by_us
     if _SEVERITY[severity] < _SEVERITY[_level]:
         return
     text = "pyprof: " + message
@@ -42,8 +44,9 @@ def _log(severity: str, message: str, args: tuple[object, ...]) -> None:
         import logging
 
         logger = logging.getLogger("pyprof")
-        if logger.level == logging.NOTSET:
-            logger.setLevel(_SEVERITY[_level])
+        if logger.level in (logging.NOTSET, _set_by_us):  # the application's own level stays
+            _set_by_us = _SEVERITY[_level]
+            logger.setLevel(_set_by_us)
         logger.log(_SEVERITY[severity], text, *args)
     except Exception:
         try:

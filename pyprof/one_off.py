@@ -61,7 +61,9 @@ class OneOff:
         return write(self._profile())
 
     def save(self, path: "str | os.PathLike[str]") -> None:
-        """Write the profile to `path` as pprof, gzipped unless it ends in `.pb`."""
+        """Write the profile to `path`: pprof (`.pb.gz`, or `.pb`, not compressed), or one of the formats of
+        `pyprof convert`. Raises ValueError for a name that ends in none of them.
+        """
         from .pprof import save
 
         save(self._profile(), path)
@@ -114,7 +116,4 @@ def profile(*, sample_rate: float = 1000, **options: object) -> OneOff:
             raise ValueError(
                 f"profile() has no option {name!r}: it takes sample_rate, {', '.join(sorted(_OPTIONS))}"
             )
-    config = Config(sample_rate=sample_rate, **options)
-    if not (config.cpu or config.wall):
-        raise ValueError("cpu and wall must not both be False: there is nothing else to profile")
-    return OneOff(config)
+    return OneOff(Config(sample_rate=sample_rate, **options))

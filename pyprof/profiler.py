@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from . import _native, log
 from .collectors.sampler import Consumer, Sampler
 from .collectors.stacks import Stacks
-from .config import Config
+from .config import Config, Option
 from .fork import Forks, end_with_multiprocessing
 from .locks import Lock
+from .option_kinds import Number
 
 if TYPE_CHECKING:
     from .counters import Stats
@@ -229,11 +230,16 @@ def is_running() -> bool:
     return _current is not None and _current.running
 
 
+_FLUSH_TIMEOUT = Option("timeout", Number(0, 3600, "seconds"), 10.0, "bound of flush()")
+
+
 def flush(timeout: float = 10.0) -> bool:
     """Deliver what was sampled up to now, for instance before a function service is frozen.
 
-    timeout: seconds. Returns whether everything was delivered within them; False where nothing runs.
+    timeout: seconds, at most an hour; ValueError for anything else. Returns whether everything was delivered
+    within them; False where nothing runs.
     """
+    _FLUSH_TIMEOUT.check(timeout)
     end = time.monotonic() + timeout
     if _is_interrupted():
         return False

@@ -60,7 +60,7 @@ void pyprof_window_add(pyprof_window *window, pyprof_stack_id stack, const pypro
     if (stack != PYPROF_OVERFLOW_STACK && stack <= window->values.count) {
         row = pyprof_vector_at(&window->values, stack - 1);
     } else {
-        window->info.overflowed++;
+        window->info.overflowed += (uint64_t)values->column[PYPROF_SAMPLES];
     }
     for (int i = 0; i < PYPROF_COLUMNS; i++) {
         row->column[i] = pyprof_add_saturating(row->column[i], values->column[i]);

@@ -6,7 +6,7 @@
  *
  * Memory is bounded by `max_bytes`: everything the window allocates, and the symbols it keeps alive,
  * count. A stack that does not fit any more is charged to the `[overflow]` stack instead: no value
- * is lost, `overflowed` counts the additions that went there.
+ * is lost, `overflowed` counts the samples that went there.
  */
 #ifndef PYPROF_WINDOW_H
 #define PYPROF_WINDOW_H
@@ -42,7 +42,7 @@ typedef struct {
     int64_t period_ns;
     uint64_t ticks;
     uint64_t missed;          /* ticks that found no snapshot; their weight is in the next sample */
-    uint64_t overflowed;      /* additions charged to [overflow]; kept by the window itself */
+    uint64_t overflowed;      /* samples in [overflow]; kept by the window itself */
     uint64_t unplaced_cpu_ns; /* CPU charged to a thread's last moved stack at the window's end */
     uint64_t dropped_windows; /* windows that the ring dropped since the one before this; kept by the ring */
 } pyprof_window_info;

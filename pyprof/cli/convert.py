@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pyprof.cli import source
 from pyprof.cli.terminal import Progress, note
 from pyprof.pprof import printable, save
-from pyprof.pprof.save import FORMATS, format_of
+from pyprof.pprof.save import FORMATS, PPROF, format_of
 
 __all__ = ["argument_parser", "main"]
 
@@ -36,7 +36,7 @@ def main(words: Sequence[str]) -> int:
     suffix = format_of(arguments.output)
     if suffix is None:
         parser.error(f"-o {arguments.output}: the name must end in one of {', '.join(FORMATS)}")
-    if arguments.type is not None and suffix.startswith(".pb"):
+    if arguments.type is not None and suffix in PPROF:
         parser.error(f"-t: {suffix} always holds all sample types")
     title = source.title(arguments.source)
     with Progress(f"reading {title}") as progress:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pyprof.cli import source
 from pyprof.cli.terminal import Progress, note
 from pyprof.pprof import printable, save_flamegraph
+from pyprof.pprof.save import format_of
 
 __all__ = ["argument_parser", "main"]
 
@@ -24,7 +25,11 @@ def argument_parser() -> argparse.ArgumentParser:
 
 
 def main(words: Sequence[str]) -> int:
-    arguments = argument_parser().parse_args(words)
+    parser = argument_parser()
+    arguments = parser.parse_args(words)
+    if format_of(arguments.output) not in (None, ".html"):
+        shown = printable(arguments.output)
+        parser.error(f"-o {shown}: this command writes a page (.html), `pyprof convert` the other formats")
     title = source.title(arguments.source)
     with Progress(f"reading {title}") as progress:
         profile = source.load(arguments, progress)

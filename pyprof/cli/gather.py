@@ -12,7 +12,6 @@ from pathlib import Path
 
 from pyprof import pprof
 from pyprof.cli.terminal import Progress, note
-from pyprof.export.files import is_file as is_pprof_name
 from pyprof.pprof.save import format_of
 
 __all__ = ["Gathered", "is_file", "unwritable"]
@@ -24,8 +23,7 @@ _HINT = "was one of them Python with pyprof installed, and did it end other than
 
 def is_file(output: str) -> bool:
     """Whether an output means one file, by its name; any other is a directory."""
-    named_so = format_of(output) is not None or is_pprof_name(output)
-    return named_so and not output.endswith(os.sep) and not os.path.isdir(output)
+    return format_of(output) is not None and not output.endswith(os.sep) and not os.path.isdir(output)
 
 
 def unwritable(output: str) -> str | None:
@@ -97,11 +95,7 @@ class Gathered:
     def save(self, profile: pprof.Profile, output: str) -> bool:
         """Write the merged profile; if that fails, say where what it was made from is kept."""
         try:
-            if format_of(output) is None:
-                with pprof.replace_file(output) as file:
-                    file.write(pprof.write(profile, compress=True))
-            else:
-                pprof.save(profile, output)
+            pprof.save(profile, output)
         except (OSError, pprof.ProfileError) as error:
             kept = tempfile.mkdtemp(prefix="pyprof-kept-")
             copy(self.files(), kept)
@@ -128,8 +122,11 @@ def copy(files: Iterable[Path], directory: str) -> None:
 @contextmanager
 def temporary_directory() -> Iterator[str]:
     """Where a run collects whose output is one file or a table."""
-    # Cleaning up may meet a process that outlives the run and still writes.
-    with tempfile.TemporaryDirectory(prefix="pyprof-run-", ignore_cleanup_errors=True) as directory:
+    # A process that outlives the run and still writes may be in the way; what it makes anew is its directory,
+    # not that one's parent.
+    with tempfile.TemporaryDirectory(prefix="pyprof-run-", ignore_cleanup_errors=True) as parent:
+        directory = os.path.join(parent, "profiles")
+        os.mkdir(directory)
         yield directory
 
 

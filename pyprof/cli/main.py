@@ -64,14 +64,15 @@ def _guard(run: Callable[[Sequence[str]], int], words: Sequence[str]) -> int:
 
     # A profile is a million objects without a cycle among them: looking for cycles takes half the time.
     gc.disable()
+    if sys.stdout is None:  # who has closed it wants nothing of it
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
         # Names that the terminal's encoding lacks are no reason to fail.
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
         code = run(words)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
         return code
     except BrokenPipeError:
         _abandon_stdout()

@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         metavar="SRC",
+        type=_source,
         help="a pprof file; a directory, for the sum of the *.pb.gz and *.pb files in it; or an http(s) URL",
     )
     parser.add_argument(
@@ -58,6 +59,12 @@ def title(source: str) -> str:
 
         return shown_url(source)
     return printable(source)
+
+
+def _source(text: str) -> str:
+    if not text:  # would be the current directory
+        raise argparse.ArgumentTypeError("is empty")
+    return text
 
 
 def _label(text: str) -> tuple[str, str]:

@@ -12,9 +12,7 @@ class SourceFiles:
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[str, str]] = {}
-        # Python takes `__main__.__file__` away again before it calls what atexit has.
-        words = getattr(sys, "argv", None) or [""]
-        self._script = "" if words[0] in ("", "-", "-c", "-m") else os.path.abspath(words[0])
+        self._script = _script()
 
     def describe(self, filenames: Sequence[str]) -> list[tuple[str, str]]:
         """For each file name the path to show (absolute where there is such a file) and the module that
@@ -30,6 +28,19 @@ class SourceFiles:
             for name in unknown:
                 self._known[name] = _describe(name, modules)
         return [self._known[name] for name in filenames]
+
+
+def _script() -> str:
+    """The program's file, absolute; "" where there is none.
+
+    At the start: Python takes `__main__.__file__` away again before it calls what atexit has. Before the
+    program itself runs, as in autostart, there is only the command line.
+    """
+    file = getattr(sys.modules.get("__main__"), "__file__", None)
+    words = getattr(sys, "argv", None) or [""]
+    if not isinstance(file, str):
+        file = "" if words[0] in ("", "-", "-c", "-m") else words[0]
+    return os.path.abspath(file) if file else ""
 
 
 def _describe(filename: str, modules: dict[str, str]) -> tuple[str, str]:

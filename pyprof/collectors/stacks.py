@@ -55,7 +55,7 @@ class Stacks:
                     period_type=period_type[:2],
                     period=window.period_ns,
                     files=files,
-                    labels={"pid": os.getpid()},
+                    labels={"pid": (os.getpid(), "id")},
                     comments=comments,
                     default_sample_type=period_type[0],
                     mapping=sys.executable or "python",

@@ -11,8 +11,9 @@ from pyprof.pprof.model import Profile
 from pyprof.pprof.output import replace_file
 from pyprof.pprof.write import write
 
-__all__ = ["FORMATS", "MAX_OUTPUT_BYTES", "format_of", "save", "save_flamegraph"]
+__all__ = ["FORMATS", "MAX_OUTPUT_BYTES", "PPROF", "format_of", "save", "save_flamegraph"]
 
+PPROF = (".pb.gz", ".pb", ".pprof", ".gz")
 MAX_OUTPUT_BYTES = 1 << 30
 """A file of a few megabytes can hold long names in deep stacks: folded, that is terabytes."""
 
@@ -27,7 +28,8 @@ def save(
     sample_type: str | None = None,
     title: str | None = None,
 ) -> None:
-    """Write `.pb.gz`, `.pb`, `.folded`, `.speedscope.json` or `.html`; the file appears whole or not at all.
+    """Write pprof (`.pb.gz`, `.pprof`, `.gz`; `.pb`: not compressed), `.folded`, `.speedscope.json`, `.html`; the
+    file appears whole or not at all.
 
     sample_type: what folded stacks hold, and what the two viewers show first; None is the default
     one. title: heading of the two viewers.
@@ -37,7 +39,7 @@ def save(
     suffix = format_of(path)
     if suffix is None:
         raise ValueError(f"{os.fspath(path)}: the name must end in one of {', '.join(FORMATS)}")
-    if sample_type is not None and suffix.startswith(".pb"):
+    if sample_type is not None and suffix in PPROF:
         raise ValueError(f"{suffix} always holds all sample types")
     _write(FORMATS[suffix](profile, sample_type, title or "profile"), path)
 
@@ -81,6 +83,8 @@ def _html(profile: Profile, sample_type: str | None, title: str) -> _Pieces:
 FORMATS: dict[str, _Format] = {
     ".pb.gz": _pb_gz,
     ".pb": _pb,
+    ".pprof": _pb_gz,
+    ".gz": _pb_gz,
     ".folded": _folded,
     ".speedscope.json": _speedscope,
     ".html": _html,

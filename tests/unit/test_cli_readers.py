@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -156,9 +157,29 @@ class TestConvert:
     def test_output_is_named_properly(self, cli: Run, talk_file: Path) -> None:
         result = cli("convert", talk_file, "-o", "x.svg")
         assert result.returncode == 2
-        assert "must end in one of .pb.gz, .pb, .folded, .speedscope.json, .html" in result.stderr
-        assert cli("convert", talk_file, "-o", "x.pb.gz", "-t", "cpu").returncode == 2
+        assert (
+            "must end in one of .pb.gz, .pb, .pprof, .gz, .folded, .speedscope.json, .html" in result.stderr
+        )
+        for suffix in (".pb.gz", ".pb", ".pprof", ".gz"):
+            assert cli("convert", talk_file, "-o", f"x{suffix}", "-t", "cpu").returncode == 2
         assert cli("convert", talk_file).returncode == 2
+
+    def test_a_source_that_is_empty_is_not_the_current_directory(self, cli: Run) -> None:
+        result = cli("top", "")
+        assert (result.returncode, result.stdout) == (2, "")
+        assert "SRC: is empty" in result.stderr
+
+    def test_the_page_does_not_replace_a_profile(self, cli: Run, talk_file: Path) -> None:
+        before = talk_file.read_bytes()
+        result = cli("flame", talk_file, "-o", talk_file)
+        assert result.returncode == 2
+        assert "this command writes a page (.html)" in result.stderr
+        assert talk_file.read_bytes() == before
+
+    def test_a_closed_standard_output_is_no_error(self, run_process: Any, talk_file: Path) -> None:
+        command = 'exec "$0" -m pyprof top "$1" >&-'
+        result = run_process(["sh", "-c", command, sys.executable, str(talk_file)])
+        assert (result.returncode, result.stderr) == (0, "")
 
     def test_an_output_that_is_no_ordinary_file_is_written_to(self, cli: Run, talk_file: Path) -> None:
         link = talk_file.with_name("out.folded")

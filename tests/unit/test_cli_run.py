@@ -6,6 +6,7 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -280,6 +281,30 @@ def test_the_program_inherits_the_signal_state_as_it_was(pyprof_run: RunCommand)
 
 
 # Profiles
+
+
+def test_a_process_that_outlives_the_run_leaves_nothing_behind(
+    pyprof_run: RunCommand, script: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """What it has at its end comes too late; the directory of the run is not made again for that."""
+    path = script(
+        "import os, subprocess, sys, time\n"
+        "if len(sys.argv) < 2:\n"
+        "    os.environ['PARENT'] = str(os.getpid())\n"
+        "    child = subprocess.Popen([sys.executable, __file__, 'child'], stderr=subprocess.DEVNULL)\n"
+        "    print(child.pid)\n"
+        "else:\n"
+        "    while os.getppid() == int(os.environ['PARENT']): time.sleep(0.01)\n"
+        "    time.sleep(1)\n"
+    )
+    result = pyprof_run("-o", "out.pb.gz", path, cwd=tmp_path, env={"TMPDIR": str(tmp_path)})
+    assert result.returncode == 0, result.stderr
+    child = Path("/proc") / result.stdout.strip()
+    end = time.monotonic() + 30
+    while child.exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert list(tmp_path.glob("pyprof-*")) == []
 
 
 def test_output_is_the_merge_of_the_process_tree(

@@ -169,6 +169,17 @@ def test_unknown_option_from_code():
         load({"sample_rat": 1})
 
 
+def test_no_kind_at_all():
+    both = "cpu and wall must not both be False"
+    with pytest.raises(ValueError, match=both):
+        Config(cpu=False, wall=False)
+    with pytest.raises(ValueError, match=both):
+        load({"cpu": False}, {"PYPROF_WALL": "0"})
+    config, [warning] = load(environ={"PYPROF_CPU": "0", "PYPROF_WALL": "0"})
+    assert (config.cpu, config.wall) == (True, True)
+    assert warning.startswith("PYPROF_CPU and PYPROF_WALL are both off")
+
+
 @pytest.mark.parametrize("text", ["1", "true", "YES", " on "])
 def test_boolean_words_on(text):
     assert load(environ={"PYPROF_STRICT": text})[0].strict is True

@@ -140,6 +140,36 @@ def test_a_second_start_is_one_profiler_and_one_warning(messages: Callable[[], l
     assert len(messages()) == 1
 
 
+@pytest.mark.parametrize("timeout", ["x", None, -1, float("nan")])
+def test_flush_takes_seconds(timeout: object) -> None:
+    with pytest.raises(ValueError, match="timeout must be a number from 0 to 3600"):
+        pyprof.flush(timeout)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("how", ["os.chdir('/')", "sys.argv[0] = 'a'", "sys.argv[:] = ['/usr/bin/b']"])
+def test_the_script_is_main_whatever_it_changes_before(how: str, run_process: Any, tmp_path: Path) -> None:
+    script = tmp_path / "app.py"
+    script.write_text(f"""
+import os, sys, time
+out = os.path.abspath("out.pb.gz")
+{how}
+import pyprof
+pyprof.start(output=out, sample_rate=1000)
+def work():
+    end = time.thread_time() + 0.05
+    while time.thread_time() < end:
+        pass
+work()
+""")
+    done = run_process([sys.executable, "app.py"], cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    profile = pprof.read(tmp_path / "out.pb.gz")
+    assert {"__main__.work", "__main__.<module>"} <= {
+        name for sample in profile.samples for location in sample.locations for name in location.names()
+    }
+    assert {label.unit for sample in profile.samples for label in sample.labels} == {"id"}
+
+
 def test_everything_from_many_threads_at_once(run_python: Any, server: Callable[..., str]) -> None:
     program = (
         WORK

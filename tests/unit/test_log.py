@@ -47,6 +47,27 @@ def test_without_a_stderr_they_go_nowhere(run_python: Any, tmp_path: Path) -> No
     assert (result.stdout, result.stderr) == ("True\nFalse 1\n", "")
 
 
+def test_each_start_sets_its_level(run_python: Any) -> None:
+    program = """
+import logging
+import pyprof
+from pyprof import log
+logging.basicConfig(format="%(message)s")
+def start(level):
+    pyprof.start(exporter="none", log_level=level)
+    log.info("a word")
+    log.warning("a warning")
+    pyprof.stop()
+for level in "warning", "debug", "error":
+    start(level)
+logging.getLogger("pyprof").setLevel("CRITICAL")
+start("debug")
+"""
+    lines = run_python(program, check=True).stderr.splitlines()
+    said = [line for line in lines if line in ("pyprof: a word", "pyprof: a warning")]
+    assert said == ["pyprof: a warning", "pyprof: a word", "pyprof: a warning"]
+
+
 def test_a_hint_that_cannot_be_had_is_left_out(
     monkeypatch: pytest.MonkeyPatch, messages: Callable[[], list[str]]
 ) -> None:
