@@ -28,8 +28,9 @@ def save(
     sample_type: str | None = None,
     title: str | None = None,
 ) -> None:
-    """Write pprof (`.pb.gz`, `.pprof`, `.gz`; `.pb`: not compressed), `.folded`, `.speedscope.json`, `.html`; the
-    file appears whole or not at all.
+    """Write pprof (`.pb.gz`, `.pprof`, `.gz`; `.pb`: not compressed), `.folded`, `.speedscope.json`, `.html`.
+
+    The file appears whole or not at all.
 
     sample_type: what folded stacks hold, and what the two viewers show first; None is the default
     one. title: heading of the two viewers.
