@@ -28,7 +28,8 @@ def native_extension() -> Extension:
             if msvc
             else ["-std=c11", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra", "-pthread"]
         ),
-        extra_link_args=[] if msvc else ["-pthread"],
+        # Before glibc 2.34 timers are in librt.
+        extra_link_args=[] if msvc else ["-pthread", *([] if PORTABLE else ["-lrt"])],
     )
 
 

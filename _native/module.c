@@ -9,6 +9,7 @@
 #include "sampling/after_fork.h"
 #include "sampling/clocks.h"
 #include "sampling/own_threads.h"
+#include "sampling/sigterm.h"
 #include "sampling/thread_type.h"
 #include "windows/ring.h"
 
@@ -112,6 +113,25 @@ static PyObject *native_abandoned(PyObject *Py_UNUSED(module), PyObject *Py_UNUS
     return PyBool_FromLong(pyprof_timer_is_abandoned());
 }
 
+static PyObject *native_arm_sigterm(PyObject *Py_UNUSED(module), PyObject *bound) {
+    int64_t bound_ns = pyprof_seconds_to_ns(bound);
+    return bound_ns < 0 ? NULL : PyBool_FromLong(pyprof_sigterm_arm(bound_ns));
+}
+
+static PyObject *native_disarm_sigterm(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
+    pyprof_sigterm_disarm();
+    Py_RETURN_NONE;
+}
+
+static PyObject *native_sigterm_came(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
+    return PyBool_FromLong(pyprof_sigterm_came());
+}
+
+static PyObject *native_pass_sigterm_on(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
+    pyprof_sigterm_pass_on();
+    Py_RETURN_NONE;
+}
+
 static PyObject *native_gilfree_obstacle(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
     return Py_BuildValue("z", pyprof_timer_gilfree_obstacle());
 }
@@ -160,6 +180,10 @@ static PyMethodDef methods[] = {
     {"schedule_after_fork", native_schedule_after_fork, METH_NOARGS, NULL},
     {"main_thread_id", native_main_thread_id, METH_NOARGS, NULL},
     {"abandoned", native_abandoned, METH_NOARGS, NULL},
+    {"arm_sigterm", native_arm_sigterm, METH_O, NULL},
+    {"disarm_sigterm", native_disarm_sigterm, METH_NOARGS, NULL},
+    {"sigterm_came", native_sigterm_came, METH_NOARGS, NULL},
+    {"pass_sigterm_on", native_pass_sigterm_on, METH_NOARGS, NULL},
     {"gilfree_obstacle", native_gilfree_obstacle, METH_NOARGS, NULL},
     {"own_threads", native_own_threads, METH_NOARGS, NULL},
     {"native_threads", native_threads, METH_NOARGS, NULL},

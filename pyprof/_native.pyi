@@ -193,6 +193,21 @@ def main_thread_id() -> int:
 def abandoned() -> bool:
     """Whether the timer thread has ended because no Python thread is left: then our others must end too."""
 
+def arm_sigterm(bound: float) -> bool:
+    """Put death by SIGTERM off until `pass_sigterm_on`, at most `bound` seconds; whether that can be done.
+
+    Not where the application ignores or handles SIGTERM, and from the main thread only.
+    """
+
+def disarm_sigterm() -> None:
+    """The end of `arm_sigterm`. A SIGTERM that came before takes effect."""
+
+def sigterm_came() -> bool:
+    """Whether SIGTERM came, and all windows up to then are on the ring."""
+
+def pass_sigterm_on() -> None:
+    """Die of it; returns where the process has a handler by now, or is the first of a container."""
+
 def own_threads() -> int:
     """Threads of pyprof's own that were made and not joined."""
 

@@ -40,6 +40,24 @@ unsigned long pyprof_main_thread_id(void) {
 #endif
 }
 
+bool pyprof_detach_in_handler(PyThreadState **detached) {
+#if PY_VERSION_HEX >= 0x030d0000
+    PyThreadState *current = PyThreadState_GetUnchecked();
+#else
+    PyThreadState *current = _PyThreadState_UncheckedGet(); /* 3.11: of whichever thread has the GIL */
+#endif
+    *detached = NULL;
+    if (current != NULL && current == PyGILState_GetThisThreadState()) {
+        *detached = PyEval_SaveThread();
+        return true;
+    }
+#if PYPROF_GIL_PER_INTERPRETER
+    return current == NULL; /* else another interpreter's, of which nothing is known here */
+#else
+    return true;
+#endif
+}
+
 uint64_t pyprof_native_thread_id(PyThreadState *tstate) {
 #if PYPROF_KNOWN_LAYOUT && PYPROF_HAS_DEBUG_OFFSETS
     if (layout_trusted) {

@@ -37,6 +37,10 @@ bool pyprof_layout_is_trusted(void);
 /* Whether a thread state may only be made while the interpreter has another. */
 bool pyprof_thread_states_need_company(void);
 
+/* From a signal handler, attached or not: whether the calling thread, afterwards, keeps nobody from running
+ * Python code. `*detached` is what PyEval_RestoreThread takes it back with; NULL: it was not attached. */
+bool pyprof_detach_in_handler(PyThreadState **detached);
+
 /* Kernel id of the thread, 0 while it is starting. */
 uint64_t pyprof_native_thread_id(PyThreadState *tstate);
 

@@ -12,6 +12,7 @@
 #include "sampling/clocks.h"
 #include "sampling/current_frames.h"
 #include "sampling/gilfree.h"
+#include "sampling/sigterm.h"
 #include "sampling/timer_thread.h"
 #include "symbols/code_cache.h"
 #include "windows/ring.h"
@@ -26,6 +27,7 @@ static void reset_child(void) {
     pyprof_gilfree_reset_child();
     pyprof_code_cache_reset_child();
     pyprof_ring_reset_child();
+    pyprof_sigterm_reset_child();
     pyprof_timer_reset_child();
 }
 
@@ -102,10 +104,14 @@ int pyprof_timer_start(const pyprof_timer_options *options) {
     return 0;
 }
 
-static void command(bool *wish) {
-    __atomic_store_n(wish, true, __ATOMIC_RELEASE);
+void pyprof_timer_nudge(void) {
     __atomic_add_fetch(&timer.commands, 1, __ATOMIC_RELEASE);
     pyprof_futex_wake(&timer.commands);
+}
+
+static void command(bool *wish) {
+    __atomic_store_n(wish, true, __ATOMIC_RELEASE);
+    pyprof_timer_nudge();
 }
 
 static void end_thread(void) {

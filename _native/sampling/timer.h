@@ -49,6 +49,9 @@ int pyprof_timer_resume(void);
 
 bool pyprof_timer_rotate(int64_t timeout_ns);
 
+/* Have the thread look now at what is wanted of it. From any thread, and from a signal handler. */
+void pyprof_timer_nudge(void);
+
 /* Whether the timer thread has ended by itself because no Python thread is left. That is how a child ends
  * whose fork came from a thread: its thread function returns, and the process lasts as long as its last
  * thread. Ours must not be that one.

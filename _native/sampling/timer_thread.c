@@ -10,6 +10,7 @@
 #include "sampling/clocks.h"
 #include "sampling/current_frames.h"
 #include "sampling/gilfree.h"
+#include "sampling/sigterm.h"
 #include "windows/ring.h"
 
 static void count(uint64_t *counter, uint64_t n) { __atomic_add_fetch(counter, n, __ATOMIC_RELAXED); }
@@ -277,11 +278,17 @@ static void run_until_stopped(pyprof_timer *timer) {
             return;
         }
         int64_t now = pyprof_monotonic_ns();
-        if (__atomic_exchange_n(&timer->rotate_wanted, false, __ATOMIC_ACQ_REL) || now >= window_end) {
+        const bool last = pyprof_sigterm_wants_window();
+        if (__atomic_exchange_n(&timer->rotate_wanted, false, __ATOMIC_ACQ_REL) || last ||
+            now >= window_end) {
             finish_window(timer, now);
             window_end = now + timer->options.window_ns;
             __atomic_add_fetch(&timer->rotations, 1, __ATOMIC_RELEASE);
             pyprof_futex_wake(&timer->rotations);
+        }
+        if (last) {
+            pyprof_sigterm_has_window();
+            pyprof_ring_wake();
         }
         if (now < timer->deadline_ns) {
             pyprof_futex_wait(&timer->commands, commands, timer->deadline_ns);
