@@ -113,6 +113,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("headers", HEADERS, None, "further HTTP headers: name=value,name=value", secret=True),
     Option("timeout", Number(0.1, 600, "seconds"), 10.0, "bound of one upload, answers and pauses included"),
     Option("exit_timeout", Number(0, 300, "seconds"), 2.0, "bound of the last upload when the program ends"),
+    Option("flush_on_sigterm", Boolean(), False, "deliver before dying of SIGTERM (autostart: on)"),
     Option("strict", Boolean(), False, "raise where profiling is impossible, instead of one warning"),
     Option("log_level", LEVELS, "warning", "level of pyprof's log"),
 )  # fmt: skip
@@ -143,6 +144,7 @@ class Config:
     headers: Mapping[str, str]
     timeout: float
     exit_timeout: float
+    flush_on_sigterm: bool
     strict: bool
     log_level: str
 

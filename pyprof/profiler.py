@@ -97,13 +97,18 @@ class Profiler:
             self._running = False
             _sampler.remove(self._consumer)
             raise
+        if self._exporter is not None and self.config.flush_on_sigterm and self.config.exit_timeout:
+            _native.arm_sigterm(self.config.exit_timeout)
 
     def stop(self, flush: bool) -> None:
         self._discards = not flush
         self._running = False
-        _sampler.remove(self._consumer)
-        if self._exporter is not None:
-            self._exporter.stop(self.config.exit_timeout if flush else 0)
+        try:
+            _sampler.remove(self._consumer)
+            if self._exporter is not None:
+                self._exporter.stop(self.config.exit_timeout if flush else 0)
+        finally:
+            _native.disarm_sigterm()
 
     def pause(self, timeout: float) -> None:
         """End the threads; nothing is lost."""
@@ -119,8 +124,10 @@ class Profiler:
 
     def take(self, timeout: float) -> "_native.Window | None":
         """The next window, for the exporter."""
-        abandoned = _native.abandoned()
-        window = _sampler.take(self._consumer, 0 if abandoned else timeout)
+        abandoned, terminated = _native.abandoned(), _native.sigterm_came()
+        window = _sampler.take(self._consumer, 0 if abandoned or terminated else timeout)
+        if terminated and window is None:
+            _native.pass_sigterm_on()  # asking for the next window, the exporter is done with all others
         if abandoned and window is None and self._exporter is not None:
             self._exporter.finish(self.config.exit_timeout)
         # Looked at last: the waiting may have begun before, and ended with the last window.

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pyprof.config import Option
+
 _done = False
 
 
@@ -34,14 +36,23 @@ def start() -> None:
 
     # `site` runs in every interpreter of the process, and a thread started in another makes its end abort.
     if _native.is_main_interpreter() and _enabled():
-        pyprof.start()
+        # Such a program does not know of pyprof, so it cannot stop it before its workers are killed.
+        if os.environ.get(_option("flush_on_sigterm").variable, "").strip():
+            pyprof.start()
+        else:
+            pyprof.start(flush_on_sigterm=True)
+
+
+def _option(name: str) -> "Option":
+    from pyprof.config import OPTIONS
+
+    return next(option for option in OPTIONS if option.name == name)
 
 
 def _enabled() -> bool:
     from pyprof import log
-    from pyprof.config import OPTIONS
 
-    option = next(option for option in OPTIONS if option.name == "enabled")
+    option = _option("enabled")
     try:
         return bool(option.parse(os.environ.get(option.variable, "")))
     except ValueError as error:

@@ -102,15 +102,16 @@ def test_every_option_is_a_flag_and_becomes_its_variable() -> None:
         "basic_auth_password": "p",
         "tenant_id": "t", "headers": "A=b", "timeout": "3", "exit_timeout": "1", "log_level": "error",
     }  # fmt: skip
-    switches = {"cpu", "wall", "strict"}
+    switches = {"cpu", "wall", "flush_on_sigterm", "strict"}
     assert {option.name for option in OPTIONS} - {"enabled"} == given.keys() | switches
     flags = [word for name, value in given.items() for word in ("--" + name.replace("_", "-"), value)]
-    flags += ["--no-cpu", "--no-wall", "--strict"]
+    flags += ["--no-cpu", "--no-wall", "--no-flush-on-sigterm", "--strict"]
     parsed = run.chosen(run.argument_parser().parse_args(flags))
     assert parsed == {
         **{"PYPROF_" + name.upper(): value for name, value in given.items()},
         "PYPROF_CPU": "0",
         "PYPROF_WALL": "0",
+        "PYPROF_FLUSH_ON_SIGTERM": "0",
         "PYPROF_STRICT": "1",
     }
 

@@ -42,6 +42,7 @@ def test_defaults():
     assert (config.timeout, config.exit_timeout, config.ring_windows) == (10, 2, 6)
     assert (config.cpu, config.wall, config.memory, config.engine) == (True, True, "off", "auto")
     assert (config.enabled, config.strict, config.output) == (False, False, None)
+    assert config.flush_on_sigterm is False
     assert config.tags == {}
     assert config.headers == {}
 
@@ -68,6 +69,7 @@ VALID = {
     "headers": [{"X-Extra": "1"}, "X-Extra=1"],
     "timeout": [0.1, 10],
     "exit_timeout": [0, 2.5],
+    "flush_on_sigterm": [True, False],
     "strict": [True, False],
     "log_level": ["debug", "critical"],
 }
@@ -119,6 +121,7 @@ WRONG = {
     ],
     "timeout": [0, 601, True, "10"],
     "exit_timeout": [-0.1, 301, True],
+    "flush_on_sigterm": [1, "yes"],
     "strict": [1, "yes"],
     "log_level": ["loud", 10, None],
 }  # fmt: skip
