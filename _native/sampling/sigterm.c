@@ -53,6 +53,10 @@ static void wait_for_death(void) {
     }
 }
 
+static bool is_from_ourselves(const siginfo_t *info) {
+    return (info->si_code == SI_USER || info->si_code == SI_TKILL) && info->si_pid == getpid();
+}
+
 /* The disposition is the default one by now, and the signal is not blocked. */
 static void on_sigterm(int Py_UNUSED(number), siginfo_t *info, void *Py_UNUSED(context)) {
     const int error = errno;
@@ -65,7 +69,7 @@ static void on_sigterm(int Py_UNUSED(number), siginfo_t *info, void *Py_UNUSED(c
             die(); /* `disarm` in another thread may not have seen it */
         }
         pyprof_timer_nudge();
-        if (info->si_pid == getpid()) {
+        if (is_from_ourselves(info)) {
             wait_for_death();
         }
     }
@@ -117,7 +121,10 @@ void pyprof_sigterm_disarm(void) {
 
 bool pyprof_sigterm_wants_window(void) { return __atomic_load_n(&state, __ATOMIC_ACQUIRE) == ASKED; }
 
-void pyprof_sigterm_has_window(void) { set(ON_RING); }
+void pyprof_sigterm_has_window(void) {
+    uint32_t asked = ASKED; /* or `disarm` was faster, in a process that has survived */
+    __atomic_compare_exchange_n(&state, &asked, ON_RING, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+}
 
 bool pyprof_sigterm_came(void) { return __atomic_load_n(&state, __ATOMIC_ACQUIRE) == ON_RING; }
 

@@ -18,7 +18,7 @@ __all__ = ["Gathered", "is_file", "unwritable"]
 
 # SERVICE-PID-TIME.pb.gz, as pyprof.export.files names them: one an interval and process.
 _NAME = re.compile(r"(?P<process>.*-\d+)-\d{8}T\d{6}\.\d{3}Z\.pb\.gz")
-_HINT = "was one of them Python with pyprof installed, and did it end other than by a signal (but SIGTERM)?"
+_HINT = "was one of them Python with pyprof installed, and did it end by itself, or by SIGTERM?"
 
 
 def is_file(output: str) -> bool:
