@@ -4,7 +4,7 @@ Seen to fail, each with one line changed:
 - nothing armed (`_native.arm_sigterm` not called): all that look at a profile, and `test_where_it_is_armed`;
 - armed with SIG_IGN or a handler in place: `test_what_the_application_has_set_is_left_alone`;
 - `disarm` without its look at whose handler it is: the same, for a handler set later;
-- no SA_RESETHAND: `test_a_second_one_ends_the_process_at_once`, and no process dies at all;
+- no SA_RESETHAND: `test_a_second_one_ends_the_process_at_once`;
 - no deadline: `test_death_is_not_put_off_longer_than_exit_timeout`, in both places;
 - the handler does not wait where the process sends it to itself: `test_a_process_that_kills_itself`;
 - no `disarm` in `stop`, armed from any thread: `test_what_the_application_has_set_is_left_alone`;
