@@ -180,7 +180,6 @@ class Config:
             warn("PYPROF_AUTH_TOKEN and PYPROF_BASIC_AUTH_… exclude each other: the token is used")
             given.pop("basic_auth_user", None)
             given.pop("basic_auth_password", None)
-        kinds = given.keys() & {"cpu", "wall"}
         given.update(arguments)
         try:
             _check_kinds(given)
@@ -188,8 +187,7 @@ class Config:
             if arguments.keys() & {"cpu", "wall"}:
                 raise
             warn("PYPROF_CPU and PYPROF_WALL are both off: nothing would be profiled; the defaults are used")
-            for kind in kinds:
-                del given[kind]
+            del given["cpu"], given["wall"]
         config = cls.__new__(cls)
         config.__dict__.update(_complete(given, environ))
         return config

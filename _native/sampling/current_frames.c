@@ -149,7 +149,6 @@ static bool take_with_world_stopped(const pyprof_snapshot_request *request, PyTh
     pyprof_stop_the_world(request->interp);
     int64_t stopped = pyprof_monotonic_ns();
     bool taken = pyprof_snapshot_take(request);
-    request->snapshot->stopped_world = true;
     pyprof_start_the_world(request->interp);
     PyEval_SaveThread();
     if (running(request) > 1) {

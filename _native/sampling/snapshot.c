@@ -17,7 +17,7 @@ void pyprof_snapshot_begin(const pyprof_snapshot_request *request) {
     snapshot->thread_count = 0;
     snapshot->frame_count = 0;
     snapshot->taken_ns = pyprof_monotonic_ns();
-    snapshot->has_starting = snapshot->stopped_world = false;
+    snapshot->has_starting = false;
 }
 
 pyprof_thread_view *pyprof_snapshot_add(const pyprof_snapshot_request *request, const pyprof_thread_key *key,

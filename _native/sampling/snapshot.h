@@ -34,8 +34,7 @@ typedef struct {
     pyprof_frame *frames;
     size_t frame_count, frame_capacity;
     int64_t taken_ns;
-    bool has_starting;  /* a thread was left out that is not there yet */
-    bool stopped_world; /* of a free-threaded build: who runs now ran before, too */
+    bool has_starting; /* a thread was left out that is not there yet */
 } pyprof_snapshot;
 
 typedef struct {

@@ -92,8 +92,7 @@ static bool merge_snapshot(pyprof_timer *timer, int64_t wall_ns, double share, c
                 item->clock_ns = view->clock_ns;
             }
         } else {
-            /* C code without the GIL from which the timer has the CPU can only be told by that it could run.
-             */
+            /* C code without the GIL, from which the timer has the CPU, is only told by that it could run. */
             bool on_cpu =
                 view->on_cpu || view->key.tstate == gil_holder || pyprof_thread_is_runnable(view->key.tid);
             *item = pyprof_new_thread(&view->key, wall_ns, on_cpu);

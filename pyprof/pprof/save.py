@@ -13,7 +13,6 @@ from pyprof.pprof.write import write
 
 __all__ = ["FORMATS", "MAX_OUTPUT_BYTES", "PPROF", "format_of", "save", "save_flamegraph"]
 
-PPROF = (".pb.gz", ".pb", ".pprof", ".gz")
 MAX_OUTPUT_BYTES = 1 << 30
 """A file of a few megabytes can hold long names in deep stacks: folded, that is terabytes."""
 
@@ -90,6 +89,9 @@ FORMATS: dict[str, _Format] = {
     ".speedscope.json": _speedscope,
     ".html": _html,
 }
+
+
+PPROF = tuple(suffix for suffix, pieces in FORMATS.items() if pieces in (_pb, _pb_gz))
 
 
 def _write(pieces: _Pieces, path: str | os.PathLike[str]) -> None:

@@ -313,26 +313,24 @@ def test_multiprocessing(method: str, run_python: Any, sink: Any, tmp_path: Path
     """Its children leave by os._exit, before `atexit`; what they did arrives nevertheless."""
     script = tmp_path / "app.py"
     script.write_text(
-        """
-import multiprocessing, os, sys, time
-import pyprof
+        CHILD
+        + """
+import multiprocessing
 
-def child_work(n=0):
-    stacks, end = pyprof.stats().stacks + 2, time.monotonic() + 20  # one may have been under way
-    while pyprof.is_running() and pyprof.stats().stacks < stacks and time.monotonic() < end:
-        sum(range(1000))
+def work(n=0):
+    child_work()
     return os.getpid()
 
 if __name__ == "__main__":
     method, url = sys.argv[1:]
     pyprof.start(server_url=url, exit_timeout=30)
     context = multiprocessing.get_context(method)
-    processes = [context.Process(target=child_work) for _ in range(3)]
+    processes = [context.Process(target=work) for _ in range(3)]
     for process in processes: process.start()
     for process in processes: process.join(60)
     assert [process.exitcode for process in processes] == [0, 0, 0]
     with context.Pool(2) as pool:
-        workers = set(pool.map(child_work, range(6)))
+        workers = set(pool.map(work, range(6)))
         pool.close()
         pool.join()
     print(*(process.pid for process in processes))

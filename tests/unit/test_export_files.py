@@ -235,3 +235,10 @@ def test_written_gzip_is_plain_gzip(tmp_path):
     assert target.send([one], soon()).ok
     [path] = tmp_path.iterdir()
     assert gzip.decompress(path.read_bytes()) == one.pprof
+
+
+def test_what_can_be_an_output_can_be_saved():
+    from pyprof.export.files import SUFFIXES
+    from pyprof.pprof.save import PPROF
+
+    assert sorted(SUFFIXES) == sorted(PPROF)
