@@ -8,7 +8,6 @@ generated code ties them to one version of protobuf. On the wire names do not ma
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 from pyprof.pprof.errors import ProfileError, printable
@@ -105,10 +104,17 @@ def build(package: str, definitions: Mapping[str, Sequence[Field]]) -> dict[str,
     return {name: message_factory.GetMessageClass(found) for name, found in descriptors.items()}
 
 
-@lru_cache(maxsize=1)
+_built: dict[str, dict[str, Any]] = {}
+"""By package. Never emptied: a class that was handed out needs its fellows."""
+
+
 def profile_messages() -> dict[str, Any]:
-    """The classes of profile.proto: Profile, ValueType, Sample, Label, Mapping, Location, Line, Function."""
-    return build("pyprof.pprof", _PROFILE)
+    """The classes of profile.proto: Profile, ValueType, Sample, Label, Mapping, Location, Line, Function.
+
+    The same for all threads, also for those that ask at once: what the others built is dropped unused.
+    """
+    package = "pyprof.pprof"
+    return _built.get(package) or _built.setdefault(package, build(package, _PROFILE))
 
 
 def implementation() -> str:

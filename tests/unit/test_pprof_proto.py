@@ -69,6 +69,26 @@ def test_build_makes_any_messages() -> None:
     assert (parsed.series[0].final, parsed.series[0].delta) == (True, -1)
 
 
+def test_threads_that_ask_at_once_get_the_same_classes(run_python: RunPython) -> None:
+    """One that kept `Profile` of a set of its own made protobuf 4.22 crash. Seen to fail with `lru_cache`."""
+    code = """
+import threading, time
+from pyprof.pprof import proto
+build, results = proto.build, []
+def build_slowly(*arguments):
+    time.sleep(0.1)
+    return build(*arguments)
+proto.build = build_slowly
+def ask():
+    results.append(proto.profile_messages())
+threads = [threading.Thread(target=ask) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert len({id(found["Sample"]) for found in results}) == 1 and len(results) == 8
+"""
+    run_python(code, check=True)
+
+
 def test_a_protobuf_that_does_not_load_is_one_line(run_python: RunPython, tmp_path: Path) -> None:
     """As protobuf 5.26 does on Python 3.14: TypeError from the import."""
     (tmp_path / "google").mkdir()
