@@ -50,6 +50,13 @@ const void *pyprof_gil_holder(PyInterpreterState *interp) {
     if (__atomic_load_n(locked, __ATOMIC_ACQUIRE) != 1) {
         return NULL;
     }
+#if !PYPROF_GIL_PER_INTERPRETER
+    /* A thread that goes to another interpreter keeps the GIL, and `last_holder` is who has taken it. */
+    void *current = (void *)__atomic_load_n(&_PyRuntime.gilstate.tstate_current._value, __ATOMIC_ACQUIRE);
+    if (current != NULL) {
+        return current;
+    }
+#endif
     return __atomic_load_n(holder, __ATOMIC_ACQUIRE);
 #endif
 }

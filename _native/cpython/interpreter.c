@@ -58,16 +58,22 @@ bool pyprof_detach_in_handler(PyThreadState **detached) {
 #endif
 }
 
-uint64_t pyprof_native_thread_id(PyThreadState *tstate) {
+static const unsigned long *native_thread_id_of(const void *tstate) {
 #if PYPROF_KNOWN_LAYOUT && PYPROF_HAS_DEBUG_OFFSETS
     if (layout_trusted) {
-        unsigned long id;
-        memcpy(&id, (const char *)tstate + _PyRuntime.debug_offsets.thread_state.native_thread_id,
-               sizeof(id));
-        return id;
+        const uint64_t offset = _PyRuntime.debug_offsets.thread_state.native_thread_id;
+        return (const unsigned long *)((const char *)tstate + offset);
     }
 #endif
-    return tstate->native_thread_id;
+    return &((const PyThreadState *)tstate)->native_thread_id;
+}
+
+uint64_t pyprof_native_thread_id(PyThreadState *tstate) { return *native_thread_id_of(tstate); }
+
+uint64_t pyprof_live_native_thread_id(const void *tstate) {
+    unsigned long id = 0;
+    const pyprof_read one = {&id, native_thread_id_of(tstate), sizeof(id)};
+    return pyprof_read_memory(&one, 1) ? id : 0;
 }
 
 const void *pyprof_newest_thread(PyInterpreterState *interp) {

@@ -44,6 +44,9 @@ bool pyprof_detach_in_handler(PyThreadState **detached);
 /* Kernel id of the thread, 0 while it is starting. */
 uint64_t pyprof_native_thread_id(PyThreadState *tstate);
 
+/* The same from any thread, attached or not; 0 also where the state is gone or cannot be read. */
+uint64_t pyprof_live_native_thread_id(const void *tstate);
+
 /* The newest thread state, as an opaque mark that changes when a thread state is made. From any thread,
  * attached or not. */
 const void *pyprof_newest_thread(PyInterpreterState *interp);

@@ -8,8 +8,11 @@
 #error "pyprof needs CPython 3.11 or later"
 #endif
 
-/* The internal structures of these minor versions are known to us; later ones get the public C API. */
+/* The internal structures of these minor versions are known to us; later ones get the public C API. Tests
+ * define it as 0. */
+#ifndef PYPROF_KNOWN_LAYOUT
 #define PYPROF_KNOWN_LAYOUT (PY_VERSION_HEX < 0x03100000)
+#endif
 
 /* `_PyRuntime` begins with a table of offsets (3.13). Patch releases moved fields: never bake those. */
 #define PYPROF_HAS_DEBUG_OFFSETS (PY_VERSION_HEX >= 0x030d0000)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cpython/gil.h"
 #include "cpython/interpreter.h"
 #include "cpython/live_stacks.h"
 #include "sampling/clocks.h"
@@ -70,19 +71,24 @@ static bool walk(const pyprof_snapshot_request *request, PyThreadState *tstate, 
     return pyprof_snapshot_add_frames(request, view, frames, depth, pyprof_code_cache_get);
 }
 
-/* Whose C call made a late snapshot late. A pending call runs on the thread that holds the GIL; the timer
- * gets the GIL from who held it. */
-static const void *whoever_made_it_late(const pyprof_snapshot_request *request) {
+/* Whether the thread's C call made a late snapshot late. A pending call runs on the thread that holds the
+ * GIL; the timer gets the GIL from who held it. Without a GIL, or if that cannot be told, it may have been
+ * any that was on a CPU: the others have been waiting for it. */
+static bool made_it_late(const pyprof_snapshot_request *request, const void *tstate) {
+    if (pyprof_is_free_threaded()) {
+        return true;
+    }
     PyThreadState *here = PyThreadState_Get();
-    return pyprof_is_own_thread(pyprof_native_thread_id(here)) ? request->gil_holder : here;
+    if (!pyprof_is_own_thread(pyprof_native_thread_id(here))) {
+        return tstate == here;
+    }
+    return tstate == request->gil_holder || request->gil_holder == PYPROF_UNKNOWN_HOLDER;
 }
 
 /* What a thread that was on a CPU when the clocks were read is doing at a late snapshot. */
 static void look_again(const pyprof_snapshot_request *request, pyprof_thread_view *view) {
-    /* Without a GIL all but the one that made the snapshot late have been waiting for it. */
-    bool made_it_late = pyprof_is_free_threaded() || view->key.tstate == whoever_made_it_late(request);
-    view->moved_on = !made_it_late;
-    if (made_it_late) {
+    view->moved_on = !made_it_late(request, view->key.tstate);
+    if (!view->moved_on) {
         view->clock_ns = pyprof_thread_cpu_ns(view->key.tid);
     }
 }

@@ -16,6 +16,25 @@ static bool may_wait_to_be_placed(const pyprof_threads *threads, const pyprof_th
     return pyprof_can_look_on() && thread->clock_ns - thread->charged_ns < threads->patience_ns;
 }
 
+const void *pyprof_threads_gil_holder(const pyprof_threads *threads, PyInterpreterState *interp) {
+    const void *holder = pyprof_gil_holder(interp);
+    if (holder == NULL || holder == PYPROF_UNKNOWN_HOLDER) {
+        return holder;
+    }
+    for (size_t i = 0; i < threads->count; i++) {
+        if (threads->items[i].key.tstate == holder) {
+            return holder;
+        }
+    }
+    const uint64_t tid = pyprof_live_native_thread_id(holder);
+    for (size_t i = 0; i < threads->count; i++) {
+        if (threads->items[i].key.tid == tid) {
+            return threads->items[i].key.tstate;
+        }
+    }
+    return holder;
+}
+
 enum { PROOF_SPIN_NS = 50000, PROOF_NOISE_NS = 20000 };
 
 bool pyprof_clocks_are_fine_grained(void) {

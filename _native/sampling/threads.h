@@ -57,6 +57,10 @@ bool pyprof_clocks_are_fine_grained(void);
 bool pyprof_threads_open(pyprof_threads *threads, PyInterpreterState *interp, bool trust_clocks);
 void pyprof_threads_close(pyprof_threads *threads);
 
+/* Who holds the GIL, as `pyprof_gil_holder` says; a known thread that runs another interpreter, and holds it
+ * by a thread state of that, by its own. */
+const void *pyprof_threads_gil_holder(const pyprof_threads *threads, PyInterpreterState *interp);
+
 /* At the beginning of a tick, before anything asks for the GIL: reads every clock and decides who is on a
  * CPU. Returns whether anything may have changed since the last snapshot. */
 bool pyprof_threads_read_clocks(pyprof_threads *threads, const void *gil_holder);

@@ -199,13 +199,13 @@ static void tick(pyprof_timer *timer, int64_t now) {
     const int64_t due = timer->deadline_ns;
     timer->late_ns = now - due;
     pass_deadlines(timer, now, false);
-    const void *gil_holder = pyprof_gil_holder(timer->interp);
+    const void *gil_holder = pyprof_threads_gil_holder(&timer->threads, timer->interp);
     const void *newest = pyprof_newest_thread(timer->interp);
     bool changed = pyprof_threads_read_clocks(&timer->threads, gil_holder) || newest != timer->newest_thread;
     if (pyprof_threads_need_a_nap(&timer->threads, gil_holder)) {
         bool punctual = pyprof_nap();
         timer->late_ns = pyprof_monotonic_ns() - due;
-        gil_holder = pyprof_gil_holder(timer->interp);
+        gil_holder = pyprof_threads_gil_holder(&timer->threads, timer->interp);
         newest = pyprof_newest_thread(timer->interp);
         pyprof_threads_read_clocks_again(&timer->threads, gil_holder, punctual);
     }
