@@ -2,16 +2,19 @@
 
 import errno
 import os
+import stat
 import time
 import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from .. import log
 from .series import Series
 from .target import Outcome
 
 GZIP_LEVEL = 6
 SUFFIXES = (".pb.gz", ".pprof", ".gz", ".pb")
+_CLOCK_STEP = 10_000_000  # ns: files are stamped by the kernel's coarse clock
 _SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
@@ -97,13 +100,34 @@ class DirectoryTarget(_FileTarget):
         return _replace(os.path.join(self._output, name), zlib.compress(series.pprof, GZIP_LEVEL, wbits=31))
 
 
+_Version = tuple[int, int, int]  # pid, inode and time of change
+
+_written: dict[str, _Version] = {}
+"""What this process wrote last, by path: a restart goes on with it."""
+_began = time.time_ns()
+
+
+def _version(path: str) -> _Version | None:
+    """None: there is none, or no ordinary file, which is nobody's."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return (os.getpid(), found.st_ino, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+
+
 class FileTarget(_FileTarget):
-    """One file for all the process has delivered so far; a forked child writes one beside it."""
+    """One file for all the process has delivered so far, over restarts.
+
+    A forked child writes one beside it, and so does who finds that another process has written the file since
+    this one began: a program that was started with the same environment.
+    """
 
     def __init__(self, output: str) -> None:
         super().__init__(output)
         self._merged: Any = None
         self._pid = os.getpid()
+        self._is_anothers = False
 
     def prepare(self) -> Outcome:
         directory = os.path.dirname(self._output)
@@ -116,18 +140,31 @@ class FileTarget(_FileTarget):
 
     def _path(self) -> str:
         pid = os.getpid()
-        if pid == self._pid:
+        if pid == self._pid and not self._is_anothers:
+            self._is_anothers = self._was_taken()
+            if self._is_anothers:
+                log.info("option output: another process has written %s, this writes beside it", self._output)
+        if pid == self._pid and not self._is_anothers:
             return self._output
         suffix = next(suffix for suffix in SUFFIXES if self._output.endswith(suffix))
         return f"{self._output.removesuffix(suffix)}.{pid}{suffix}"
 
+    def _was_taken(self) -> bool:
+        found = _version(self._output)
+        return found is not None and found != _written.get(self._output) and found[-1] > _began - _CLOCK_STEP
+
     def _write(self, series: Series) -> int:
         from .. import pprof
 
-        profile = pprof.read(series.pprof)
+        path, profile = self._path(), pprof.read(series.pprof)
+        if self._merged is None and path in _written and _version(path) == _written[path]:
+            self._merged = pprof.read(path)
         merged = profile if self._merged is None else pprof.merge([self._merged, profile])
         data = pprof.write(merged, compress=not self._output.endswith(".pb"))
-        size = _replace(self._path(), data)
+        size = _replace(path, data)
+        written = _version(path)
+        if written is not None:
+            _written[path] = written
         self._merged = merged  # only now: what is not on disk is tried again, or counted as lost
         return size
 

@@ -105,6 +105,7 @@ def test_a_relative_output_stays_where_it_was(tmp_path, monkeypatch):
 def test_one_file_holds_all_windows(tmp_path, suffix):
     path = tmp_path / f"x{suffix}"
     path.write_bytes(b"an older run's")
+    os.utime(path, (1, 1))
     target = FileTarget(str(path))
     assert target.prepare().ok
     for n in (1, 2, 4):
@@ -112,6 +113,42 @@ def test_one_file_holds_all_windows(tmp_path, suffix):
     assert total(path) == 7
     assert path.read_bytes().startswith(b"\x1f\x8b") is (suffix != ".pb")
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_restart_goes_on_with_the_file(tmp_path):
+    path = tmp_path / "x.pb.gz"
+    for n in (1, 2, 4):
+        assert FileTarget(str(path)).send([series(n)], soon()).ok
+    assert [total(p) for p in tmp_path.iterdir()] == [7]
+    path.unlink()
+    assert FileTarget(str(path)).send([series(8)], soon()).ok
+    assert total(path) == 8
+
+
+def test_a_file_of_another_process_is_left_alone(tmp_path, run_python):
+    """Of a parent or child with the same environment, whichever writes first. Seen to fail: one was lost."""
+    output = tmp_path / "x.pb.gz"
+    environment = {"PYPROF_ENABLED": "1", "PYPROF_OUTPUT": str(output)}
+    program = """
+import subprocess, sys, time
+def burn():
+    end = time.thread_time() + 0.2
+    while time.thread_time() < end: pass
+burn()
+if len(sys.argv) > 1:
+    import pyprof
+    assert not sys.argv[1:] == ["parent first"] or pyprof.flush()
+    subprocess.run([sys.executable, "-c", sys.stdin.read()], check=True)
+"""
+    for case in ("parent first", "child first"):
+        for file in tmp_path.iterdir():
+            file.unlink()
+        run_python(program, case, stdin=program, check=True, env=environment)
+        written = list(tmp_path.iterdir())
+        assert len(written) == 2
+        assert output in written
+        for path in written:
+            assert 0.2e9 <= total(path) < 0.4e9, (case, path, total(path))
 
 
 # The process that runs the tests has threads of its own, whatever ours do.
