@@ -20,7 +20,7 @@ from requests.auth import AuthBase
 from requests.structures import CaseInsensitiveDict
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
 
-from .wire import Connection, Cut, DeadlineExceeded, SecureConnection, Wire, tls_context
+from .wire import Connection, Cut, DeadlineExceeded, SecureConnection, TooLong, Wire, tls_context
 
 MAX_ANSWER = 64 << 10
 
@@ -158,7 +158,7 @@ class _Adapter(BaseAdapter):
         proxies: Mapping[str, str] | None = None,
         **_: object,
     ) -> requests.Response:
-        self.wire.deadline = time.monotonic() + timeout
+        self.wire.begin(time.monotonic() + timeout, 4 * MAX_ANSWER)
         self._sent = False
         try:
             try:
@@ -182,6 +182,8 @@ class _Adapter(BaseAdapter):
             return self._given_up()
         if isinstance(error, (TimeoutError, DeadlineExceeded)):
             return TransportError("no answer within the time allowed (option timeout)")
+        if isinstance(error, TooLong):
+            return TransportError("the answer does not end")
         if isinstance(error, ConnectionRefusedError):
             return TransportError("nobody listens there (connection refused)")
         if isinstance(error, (ConnectionResetError, BrokenPipeError, RemoteDisconnected)):

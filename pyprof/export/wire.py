@@ -22,11 +22,17 @@ class Cut(Exception):
     """Another thread ended the exchange."""
 
 
+class TooLong(Exception):
+    """The server sends more than anybody would read."""
+
+
 class Wire:
-    """What the sockets of one connection share: until when they may wait, and how to cut them."""
+    """What the sockets of one connection share: until when they may wait, how much they may read, and how to
+    cut them."""
 
     def __init__(self) -> None:
         self.deadline = 0.0
+        self._readable = 0
         self._was_cut = False
         self._socket: Any = None
         # Held for a shutdown or a close: no descriptor is shut down that is no longer ours.
@@ -40,6 +46,18 @@ class Wire:
         if left <= 0:
             raise DeadlineExceeded
         return left
+
+    def begin(self, deadline: float, readable: int) -> None:
+        """An exchange that ends at `deadline` (time.monotonic) and reads at most `readable` bytes."""
+        self.deadline = deadline
+        self._readable = readable
+
+    def count(self, received: int) -> int:
+        """`received`; raises TooLong."""
+        self._readable -= received
+        if self._readable < 0:
+            raise TooLong
+        return received
 
     @property
     def was_cut(self) -> bool:
@@ -103,7 +121,7 @@ def _with_deadline(base: Any, plain: Any) -> Any:
 
         def recv_into(self, *arguments: Any, **keywords: Any) -> int:
             self._arm()
-            return int(super().recv_into(*arguments, **keywords))
+            return self.wire.count(int(super().recv_into(*arguments, **keywords)))
 
         def recv(self, *arguments: Any) -> bytes:
             self._arm()

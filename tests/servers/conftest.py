@@ -262,7 +262,10 @@ class FaultyServer:
             if line.lower().startswith(b"content-length")
         )
         while len(body) < length:
-            body += connection.recv(65536)
+            piece = connection.recv(65536)
+            if not piece:
+                return b""
+            body += piece
         self.received.set()
         return head + b"\r\n\r\n" + body
 

@@ -3,6 +3,7 @@
 Bounds are an order of magnitude above what is expected, and far below what an unbounded wait would take.
 """
 
+import contextlib
 import socket
 import threading
 import time
@@ -199,6 +200,21 @@ def test_garbage(faulty_server, config, make_series, garbage):
     assert not outcome.ok
     assert "not HTTP" in outcome.reason
     assert outcome.reason.isprintable()
+
+
+def test_an_answer_that_does_not_end(faulty_server, config, make_series):
+    """Read until the deadline, it took half of a busy application's CPU."""
+
+    def flooding(connection, server):
+        server.read_request(connection)
+        with contextlib.suppress(OSError):
+            while True:
+                connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
+
+    outcome = send(
+        PyroscopeTarget(config(server_url=faulty_server(flooding).url)), [make_series()], within=60
+    )
+    assert (outcome.ok, outcome.retriable, outcome.reason) == (False, True, "the answer does not end")
 
 
 def test_tls_to_a_plain_server(faulty_server, config, make_series):

@@ -63,7 +63,10 @@ def server() -> Iterator[Callable[..., str]]:
                         if line.lower().startswith(b"content-length")
                     )
                     while len(body) < length:
-                        body += connection.recv(65536)
+                        piece = connection.recv(65536)
+                        if not piece:
+                            return
+                        body += piece
                     ended.wait(0.3 if behaviour == "slow" else 0)
                     connection.sendall(
                         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n"
