@@ -30,6 +30,8 @@ bool pyprof_is_finalizing(void) {
 #endif
 }
 
+bool pyprof_new_thread_has_creators_id(void) { return PYPROF_NEW_THREAD_HAS_CREATORS_ID; }
+
 bool pyprof_thread_states_need_company(void) { return PYPROF_FIRST_THREAD_STATE_ONCE; }
 
 unsigned long pyprof_main_thread_id(void) {

@@ -41,8 +41,10 @@ bool pyprof_thread_states_need_company(void);
  * Python code. `*detached` is what PyEval_RestoreThread takes it back with; NULL: it was not attached. */
 bool pyprof_detach_in_handler(PyThreadState **detached);
 
-/* Kernel id of the thread, 0 while it is starting. */
+/* Kernel id of the thread. While it is starting 0, or where the function below says so, that of the thread
+ * that makes it, whose own state is older. */
 uint64_t pyprof_native_thread_id(PyThreadState *tstate);
+bool pyprof_new_thread_has_creators_id(void);
 
 /* The same from any thread, attached or not; 0 also where the state is gone or cannot be read. */
 uint64_t pyprof_live_native_thread_id(const void *tstate);

@@ -38,6 +38,9 @@
 /* An interpreter without a thread state gives out its static first one again, which is fatal (until 3.12). */
 #define PYPROF_FIRST_THREAD_STATE_ONCE (PY_VERSION_HEX < 0x030d0000)
 
+/* Until a new thread runs, its state has its creator's ids (3.11), none later. */
+#define PYPROF_NEW_THREAD_HAS_CREATORS_ID (PY_VERSION_HEX < 0x030c0000)
+
 #define PYPROF_HAS_CODE_WATCHERS (PY_VERSION_HEX >= 0x030c0000)
 
 /* Frames that stand for C code in between (3.12); their `owner` is at least this. */

@@ -28,7 +28,8 @@ void pyprof_charge_sample(pyprof_thread *thread, pyprof_window *window, int64_t 
     if (thread->moved) {
         thread->moved_stack = thread->stack;
     }
-    thread->weight_ns = thread->on_cpu ? wall_ns : 0;
+    thread->was_on_cpu = thread->on_cpu;
+    thread->sampled_ns = thread->clock_ns;
     if (thread->on_cpu) {
         values.column[PYPROF_CPU_SAMPLES] = 1;
         values.column[PYPROF_CPU_NS] = split_cpu(thread, window);
@@ -56,21 +57,22 @@ int64_t pyprof_charge_rest(pyprof_thread *thread, pyprof_window *window, int64_t
     return rest;
 }
 
-/* What a thread used after its last sample, on average. A sample that finds a thread on a CPU stands for the
- * gap before it, so that the sum of these gaps is what threads use on average, however long they live: most
- * of those that live shorter than a gap are never seen, and the few that are stand for them. All but the
- * first gap the clock has told exactly; of that one, what the thread had not used is charged at its end.
- * Where nothing is known of its first gap, half of the last one is as good. */
-static int64_t estimated_tail(const pyprof_thread *thread) {
-    return thread->tail_ns == PYPROF_UNKNOWN ? thread->weight_ns / 2 : thread->tail_ns;
-}
-
-int64_t pyprof_charge_ended(pyprof_thread *thread, pyprof_window *window) {
+/* What threads use after their last samples, and those that no sample meets at all, is nowhere; samples that
+ * find a thread on a CPU and turn out to be its last ones stand for it. Let G be the gap after a sample, S(x)
+ * the probability that it is longer than x, and d the time that a moment is before the thread's end. No
+ * sample comes between the two with the probability that the integral of S from d on is, over the mean gap;
+ * so, if each last sample counts g(G), g has to be such that the mean of g(G) over the G above d is that
+ * integral, for every d. Which is so for g = S / -S'. Gaps that are uniform up to `longest` have that at
+ * `longest - G`; that none is shorter than a tenth of the period does not matter.
+ *
+ * The clocks of threads that are about to end may still be there, and tell what they used; but to count that
+ * for them, and this for the others, would count too much. */
+int64_t pyprof_charge_ended(pyprof_thread *thread, pyprof_window *window, int64_t gap_ns,
+                            int64_t longest_gap_ns) {
+    thread->clock_ns = thread->sampled_ns;
     int64_t unplaced = pyprof_charge_rest(thread, window, 0);
-    /* One that was still there when the clocks were read, and not on a CPU, has told all. */
-    bool was_on_cpu = thread->weight_ns > 0 && (thread->ended || thread->on_cpu);
-    if (was_on_cpu && thread->placed_stack != PYPROF_NO_STACK) {
-        add(window, thread->placed_stack, PYPROF_CPU_NS, estimated_tail(thread));
+    if (thread->was_on_cpu && thread->placed_stack != PYPROF_NO_STACK && gap_ns < longest_gap_ns) {
+        add(window, thread->placed_stack, PYPROF_CPU_NS, longest_gap_ns - gap_ns);
     }
     return unplaced;
 }

@@ -20,7 +20,9 @@ void pyprof_charge_sample(pyprof_thread *thread, pyprof_window *window, int64_t 
  * since the last tick. At the end of a window. */
 int64_t pyprof_charge_rest(pyprof_thread *thread, pyprof_window *window, int64_t wall_ns);
 
-/* The same for a thread that is gone. */
-int64_t pyprof_charge_ended(pyprof_thread *thread, pyprof_window *window);
+/* The same for a thread that is gone, `gap_ns` after its last sample; gaps are as long as `longest_gap_ns`.
+ */
+int64_t pyprof_charge_ended(pyprof_thread *thread, pyprof_window *window, int64_t gap_ns,
+                            int64_t longest_gap_ns);
 
 #endif

@@ -14,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { NS_PER_S = 1000000000 };
+enum { NS_PER_S = 1000000000, NS_PER_MS = 1000000 };
 
 static int64_t read_clock(clockid_t id) {
     struct timespec now;
@@ -73,14 +73,15 @@ bool pyprof_thread_is_runnable(uint64_t tid) {
     return state != NULL && *state == 'R';
 }
 
-double pyprof_thread_share_of_cpu(uint64_t tid) {
-    char path[PATH_BYTES], buffer[128];
-    unsigned long long ran, waited;
-    path_of_thread(path, tid, "schedstat");
-    const char *line = read_small(path, buffer, sizeof(buffer));
-    return line != NULL && sscanf(line, "%llu %llu", &ran, &waited) == 2 && ran > 0
-               ? (double)ran / (double)(ran + waited)
-               : 1;
+int64_t pyprof_thread_last_ran_ns(uint64_t tid) {
+    char path[PATH_BYTES], buffer[256];
+    unsigned long long ms, ns;
+    path_of_thread(path, tid, "sched");
+    const char *text = read_small(path, buffer, sizeof(buffer));
+    const char *line = text == NULL ? NULL : strstr(text, "\nse.exec_start");
+    const char *value = line == NULL ? NULL : strchr(line, ':');
+    return value != NULL && sscanf(value, ": %llu.%6llu", &ms, &ns) == 2 ? (int64_t)(ms * NS_PER_MS + ns)
+                                                                         : -1;
 }
 
 bool pyprof_thread_exists(uint64_t tid) { return syscall(SYS_tgkill, getpid(), (pid_t)tid, 0) == 0; }

@@ -19,9 +19,9 @@ bool pyprof_thread_is_on_cpu(uint64_t tid);
 /* Whether the kernel holds the thread ready to run or running; costs some 25 µs. */
 bool pyprof_thread_is_runnable(uint64_t tid);
 
-/* Since the thread began: of the time that it wanted a CPU, the share that it had one; 1 where the kernel
- * does not say. Costs some 20 µs. */
-double pyprof_thread_share_of_cpu(uint64_t tid);
+/* When the thread was last on a CPU, by the scheduler's clock; -1 where the kernel does not say. A thread
+ * from which another has taken the CPU was there until that began to run. Costs some 10 µs. */
+int64_t pyprof_thread_last_ran_ns(uint64_t tid);
 
 /* Whether the kernel still counts the thread as one of this process. */
 bool pyprof_thread_exists(uint64_t tid);

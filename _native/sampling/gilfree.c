@@ -263,6 +263,19 @@ static bool walk(const pyprof_snapshot_request *request, node *one, pyprof_threa
     return pyprof_snapshot_add_frames(request, view, frames, depth, symbol_of);
 }
 
+/* No frames and no clock of its own yet. */
+static bool is_starting(size_t i, bool is_new) {
+    const uint64_t tid = list.nodes[i].thread.tid;
+    if (tid != 0 && is_new && pyprof_new_thread_has_creators_id()) {
+        for (size_t older = i + 1; older < list.count; older++) {
+            if (list.nodes[older].thread.tid == tid) {
+                return true;
+            }
+        }
+    }
+    return tid == 0;
+}
+
 bool pyprof_gilfree_take(const pyprof_snapshot_request *request, pyprof_gilfree_losses *losses) {
     pyprof_code_cache_begin_snapshot();
     if (!read_threads(request) && !list_threads(request, TO_THE_END)) {
@@ -274,19 +287,23 @@ bool pyprof_gilfree_take(const pyprof_snapshot_request *request, pyprof_gilfree_
     for (size_t i = 0; i < list.count; i++) {
         node *one = &list.nodes[i];
         const pyprof_thread_key key = key_of(&one->thread);
-        if (key.tid == 0 || one->is_own) {
-            request->snapshot->has_starting |= key.tid == 0; /* no frames and no clock of its own yet */
+        if (one->is_own) {
             continue;
         }
-        size_t place;
-        pyprof_thread_view *view = pyprof_snapshot_add(request, &key, &place);
+        const size_t place = pyprof_snapshot_find(request, &key);
+        if (is_starting(i, place >= request->known->count)) {
+            request->snapshot->has_starting = true;
+            continue;
+        }
+        pyprof_thread_view *view = pyprof_snapshot_add(request, &key);
         if (view == NULL) {
             return false;
         }
         view->moved_on = late; /* the timer lost its CPU after it had read the clocks */
         if (place >= request->known->count) {
-            view->on_cpu = key.tstate == request->gil_holder || pyprof_thread_is_on_cpu(key.tid) ||
-                           pyprof_thread_attached(key.tstate);
+            view->on_cpu = pyprof_thread_is_on_cpu(key.tid) ||
+                           pyprof_timer_took_cpu_of(key.tid, key.tstate == request->gil_holder ||
+                                                                 pyprof_thread_attached(key.tstate));
         }
         if (pyprof_snapshot_needs_walk(request, place) && !walk(request, one, view, losses)) {
             return false;

@@ -21,14 +21,17 @@ void pyprof_snapshot_begin(const pyprof_snapshot_request *request) {
     snapshot->has_starting = false;
 }
 
-pyprof_thread_view *pyprof_snapshot_add(const pyprof_snapshot_request *request, const pyprof_thread_key *key,
-                                        size_t *place) {
+size_t pyprof_snapshot_find(const pyprof_snapshot_request *request, const pyprof_thread_key *key) {
+    return pyprof_threads_find(request->known, key, request->snapshot->thread_count);
+}
+
+pyprof_thread_view *pyprof_snapshot_add(const pyprof_snapshot_request *request,
+                                        const pyprof_thread_key *key) {
     pyprof_snapshot *snapshot = request->snapshot;
     if (!pyprof_reserve((void **)&snapshot->threads, &snapshot->thread_capacity, snapshot->thread_count + 1,
                         sizeof(pyprof_thread_view))) {
         return NULL;
     }
-    *place = pyprof_threads_find(request->known, key, snapshot->thread_count);
     pyprof_thread_view *view = &snapshot->threads[snapshot->thread_count++];
     *view = (pyprof_thread_view){.key = *key, .clock_ns = -1};
     return view;
@@ -93,6 +96,19 @@ static void look_again(const pyprof_snapshot_request *request, pyprof_thread_vie
     }
 }
 
+/* No frames and no clock of its own yet. */
+static bool is_starting(PyThreadState *tstate, uint64_t tid, bool is_new) {
+    if (tid != 0 && is_new && pyprof_new_thread_has_creators_id()) {
+        for (PyThreadState *older = PyThreadState_Next(tstate); older != NULL;
+             older = PyThreadState_Next(older)) {
+            if (pyprof_native_thread_id(older) == tid) {
+                return true;
+            }
+        }
+    }
+    return tid == 0;
+}
+
 bool pyprof_snapshot_take(const pyprof_snapshot_request *request) {
     const pyprof_threads *known = request->known;
     pyprof_snapshot_begin(request);
@@ -101,18 +117,22 @@ bool pyprof_snapshot_take(const pyprof_snapshot_request *request) {
     for (PyThreadState *tstate = PyInterpreterState_ThreadHead(request->interp); tstate != NULL;
          tstate = PyThreadState_Next(tstate)) {
         const pyprof_thread_key key = {tstate, PyThreadState_GetID(tstate), pyprof_native_thread_id(tstate)};
-        if (key.tid == 0 || pyprof_is_own_thread(key.tid)) {
-            request->snapshot->has_starting |= key.tid == 0; /* no frames and no clock of its own yet */
+        if (pyprof_is_own_thread(key.tid)) {
             continue;
         }
-        size_t place;
-        pyprof_thread_view *view = pyprof_snapshot_add(request, &key, &place);
+        const size_t place = pyprof_snapshot_find(request, &key);
+        if (is_starting(tstate, key.tid, place >= known->count)) {
+            request->snapshot->has_starting = true;
+            continue;
+        }
+        pyprof_thread_view *view = pyprof_snapshot_add(request, &key);
         if (view == NULL || (pyprof_snapshot_needs_walk(request, place) && !walk(request, tstate, view))) {
             return false;
         }
         if (place >= known->count) {
-            /* It serves this snapshot, or is in C code without the GIL. */
-            view->on_cpu = tstate == PyThreadState_Get() || pyprof_thread_is_on_cpu(key.tid);
+            /* It serves this snapshot, or had the GIL before, or is in C code without it. */
+            view->on_cpu = tstate == PyThreadState_Get() || tstate == request->gil_holder ||
+                           pyprof_thread_is_on_cpu(key.tid) || pyprof_thread_is_runnable(key.tid);
         } else if (late && known->items[place].on_cpu) {
             look_again(request, view);
         }

@@ -52,10 +52,11 @@ enum { PYPROF_MAX_DEPTH = 1024 }; /* `max_frames` of the configuration is not la
 
 void pyprof_snapshot_begin(const pyprof_snapshot_request *request);
 
-/* Adds a thread; its place among the known ones goes to `*place`, their count if it is new. NULL without
- * memory. */
-pyprof_thread_view *pyprof_snapshot_add(const pyprof_snapshot_request *request, const pyprof_thread_key *key,
-                                        size_t *place);
+/* The place of the next thread to be added among the known ones, their count if it is new. */
+size_t pyprof_snapshot_find(const pyprof_snapshot_request *request, const pyprof_thread_key *key);
+
+/* Adds a thread. NULL without memory. */
+pyprof_thread_view *pyprof_snapshot_add(const pyprof_snapshot_request *request, const pyprof_thread_key *key);
 /* Whether what is known of the thread is still true: it has not run since. */
 bool pyprof_snapshot_needs_walk(const pyprof_snapshot_request *request, size_t place);
 

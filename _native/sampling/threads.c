@@ -77,7 +77,7 @@ bool pyprof_threads_open(pyprof_threads *threads, PyInterpreterState *interp, bo
             .clock_ns = clock,
             .placeable_ns = clock,
             .charged_ns = clock,
-            .tail_ns = PYPROF_UNKNOWN,
+            .sampled_ns = clock,
             .stack = PYPROF_NO_STACK,
             .placed_stack = PYPROF_NO_STACK,
             .moved_stack = PYPROF_NO_STACK,
@@ -112,16 +112,17 @@ static bool read_every_clock(pyprof_threads *threads) {
 
 /* A clock that goes on between two reads, the second at least one system call later, belongs to a thread that
  * is on a CPU now. That is blind to a thread from which the timer took the CPU; there holding the GIL (or,
- * free-threaded, being attached) tells. */
+ * free-threaded, being attached) makes it likely. */
 static void see_who_is_on_cpu(pyprof_threads *threads, const void *gil_holder) {
     for (size_t i = 0; i < threads->count; i++) {
         pyprof_thread *thread = &threads->items[i];
-        thread->on_cpu = false;
+        thread->on_cpu = thread->is_running = false;
         if (!thread->moved) {
             continue;
         }
         int64_t clock = pyprof_thread_cpu_ns(thread->key.tid);
-        thread->on_cpu = clock > thread->clock_ns || thread->key.tstate == gil_holder;
+        thread->is_running = clock > thread->clock_ns;
+        thread->on_cpu = thread->is_running || thread->key.tstate == gil_holder;
         if (clock > thread->clock_ns) {
             thread->clock_ns = clock;
         }
@@ -141,17 +142,82 @@ bool pyprof_threads_read_clocks(pyprof_threads *threads, const void *gil_holder)
     return changed;
 }
 
-bool pyprof_threads_need_a_nap(const pyprof_threads *threads, const void *gil_holder) {
-    if (pyprof_can_look_on() && gil_holder != NULL && gil_holder != PYPROF_UNKNOWN_HOLDER) {
-        return false; /* with several CPUs, who has run Python code is seen when it holds the GIL again */
-    }
+/* Who has the GIL but not the CPU, which another thread or process took from it, stands where it lost that:
+ * at system calls, mostly. And C code from which the timer took the CPU would be seen less than Python code
+ * from which it did. Both are rare unless they happen all the time. */
+enum { TRUST_AFTER = 16, ASK_EVERY = 8 };
+
+static bool is_to_be_asked(pyprof_threads *threads) {
+    return threads->confirmations < TRUST_AFTER || ++threads->unasked % ASK_EVERY == 0;
+}
+
+pyprof_doubt pyprof_threads_doubt(pyprof_threads *threads, const void *gil_holder) {
+    /* With several CPUs, who has run Python code is seen when it holds the GIL again. */
+    const bool can_wait = pyprof_can_look_on() && gil_holder != NULL && gil_holder != PYPROF_UNKNOWN_HOLDER;
+    bool any = false;
     for (size_t i = 0; i < threads->count; i++) {
         const pyprof_thread *thread = &threads->items[i];
-        if (thread->moved && !thread->on_cpu && !may_wait_to_be_placed(threads, thread)) {
-            return true;
+        if (thread->moved && !thread->on_cpu && !can_wait && !may_wait_to_be_placed(threads, thread)) {
+            return PYPROF_NOBODY_PRESUMED;
+        }
+        any |= thread->moved && !thread->is_running;
+    }
+    return any && is_to_be_asked(threads) ? PYPROF_UNCONFIRMED : PYPROF_NO_DOUBT;
+}
+
+enum { SAME_MOMENT_NS = 1000, SOON_NS = 100000, MOST_ASKED = 8 };
+
+/* It lost its CPU at the very moment when the timer got one; or just before, to the kernel's own threads,
+ * which the same interrupt wakes. */
+static bool was_preempted(uint64_t tid, int64_t timer_began_ns) {
+    const int64_t before = timer_began_ns - pyprof_thread_last_ran_ns(tid);
+    return before > -SAME_MOMENT_NS &&
+           (before < SAME_MOMENT_NS || (before < SOON_NS && pyprof_thread_is_runnable(tid)));
+}
+
+bool pyprof_timer_took_cpu_of(uint64_t tid, bool presumed) {
+    const int64_t timer_began_ns = pyprof_thread_last_ran_ns(pyprof_own_tid());
+    return timer_began_ns < 0 ? presumed || pyprof_thread_is_runnable(tid)
+                              : was_preempted(tid, timer_began_ns);
+}
+
+/* The thread, or NULL, from which the timer took its CPU; of those that are presumed to have been on one, or
+ * of the others that have run since the last tick. */
+static const pyprof_thread *find_preempted(const pyprof_threads *threads, int64_t timer_began_ns,
+                                           bool presumed, size_t *asked) {
+    for (size_t i = 0; i < threads->count && *asked <= MOST_ASKED; i++) {
+        const pyprof_thread *thread = &threads->items[i];
+        if (thread->moved && !thread->is_running && thread->on_cpu == presumed && ++*asked <= MOST_ASKED &&
+            was_preempted(thread->key.tid, timer_began_ns)) {
+            return thread;
         }
     }
-    return false;
+    return NULL;
+}
+
+bool pyprof_threads_ask_who_was_preempted(pyprof_threads *threads) {
+    const int64_t timer_began_ns = pyprof_thread_last_ran_ns(pyprof_own_tid());
+    if (timer_began_ns < 0) {
+        return false;
+    }
+    size_t asked = 0;
+    const pyprof_thread *preempted = find_preempted(threads, timer_began_ns, true, &asked);
+    if (preempted == NULL) {
+        preempted = find_preempted(threads, timer_began_ns, false, &asked);
+    }
+    if (asked > MOST_ASKED) {
+        return false;
+    }
+    threads->confirmations++;
+    for (size_t i = 0; i < threads->count; i++) {
+        pyprof_thread *thread = &threads->items[i];
+        const bool on_cpu = thread->is_running || thread == preempted;
+        if (thread->on_cpu != on_cpu) {
+            threads->confirmations = 0;
+        }
+        thread->on_cpu = on_cpu;
+    }
+    return true;
 }
 
 enum { NAP_NS = 40000, OVERSLEPT_NS = 40000 };
@@ -202,16 +268,12 @@ pyprof_thread pyprof_new_thread(const pyprof_thread_key *key, int64_t wall_ns, b
     int64_t clock = pyprof_thread_cpu_ns(key->tid);
     clock = clock < 0 ? 0 : clock;
     int64_t head = clock < wall_ns ? clock : wall_ns;
-    /* Where other processes want the CPU too, a thread that is found working has it for a part of the gap. */
-    int64_t gap = on_cpu ? (int64_t)((double)wall_ns * pyprof_thread_share_of_cpu(key->tid)) : 0;
     return (pyprof_thread){
         .key = *key,
         .clock_ns = clock,
         .placeable_ns = clock,
         .charged_ns = clock - head,
-        .tail_ns = !on_cpu      ? PYPROF_UNKNOWN
-                   : gap > head ? gap - head
-                                : 0,
+        .sampled_ns = clock,
         .moved = true,
         .on_cpu = on_cpu,
         .stack = PYPROF_NO_STACK,

@@ -21,7 +21,6 @@ typedef struct {
 } pyprof_thread_key;
 
 #define PYPROF_NO_STACK UINT32_MAX
-#define PYPROF_UNKNOWN (-1)
 
 typedef struct {
     pyprof_thread_key key;
@@ -29,12 +28,13 @@ typedef struct {
     int64_t placeable_ns;  /* up to here this tick may charge it */
     int64_t certain_ns;    /* part of that which was used at the stack of this tick without doubt */
     int64_t charged_ns;    /* up to here the clock is in a window */
-    int64_t tail_ns;       /* to be charged after its end, see charge.c; or PYPROF_UNKNOWN */
-    int64_t weight_ns;     /* time that the last sample stands for, if that found it on a CPU; else 0 */
+    int64_t sampled_ns;    /* the clock at the last sample */
+    bool was_on_cpu;       /* then */
     bool moved;            /* the clock went on since the tick before */
     int64_t ran_ns;        /* how far, since it was last read */
     bool ended;            /* the clock is gone */
     bool on_cpu;           /* this tick may place CPU time */
+    bool is_running;       /* that is certain: the clock went on meanwhile */
     bool in_python;        /* `stack` has Python frames */
     bool stack_is_current; /* the thread has not run since `stack` was seen */
     pyprof_stack_id stack; /* ids are of the current window; PYPROF_NO_STACK: none there yet */
@@ -45,8 +45,10 @@ typedef struct {
 typedef struct {
     pyprof_thread *items; /* in the order of the last snapshot */
     size_t count, capacity;
-    int64_t patience_ns; /* CPU time that may stay unplaced for a while */
-    bool trust_clocks;   /* a clock that stands still proves that its thread did not run */
+    int64_t patience_ns;    /* CPU time that may stay unplaced for a while */
+    bool trust_clocks;      /* a clock that stands still proves that its thread did not run */
+    uint32_t confirmations; /* of what was presumed of threads in doubt, in a row */
+    uint32_t unasked;       /* ticks in doubt since there are enough of those */
 } pyprof_threads;
 
 /* Does the clock of a busy thread go on within 50 µs? Some sandboxes count in whole milliseconds. Takes that
@@ -65,9 +67,19 @@ const void *pyprof_threads_gil_holder(const pyprof_threads *threads, PyInterpret
  * CPU. Returns whether anything may have changed since the last snapshot. */
 bool pyprof_threads_read_clocks(pyprof_threads *threads, const void *gil_holder);
 
-/* Whether there are threads that have run, of which that does not tell where: the timer may have the CPU that
- * they had. Then a nap gives it back to who had it: the thread whose clock goes on meanwhile, if any. */
-bool pyprof_threads_need_a_nap(const pyprof_threads *threads, const void *gil_holder);
+/* Are there threads that have run, of which that does not tell where, or not for sure? The timer may have the
+ * CPU that they had. */
+typedef enum { PYPROF_NO_DOUBT, PYPROF_UNCONFIRMED, PYPROF_NOBODY_PRESUMED } pyprof_doubt;
+pyprof_doubt pyprof_threads_doubt(pyprof_threads *threads, const void *gil_holder);
+
+/* Decides by what the scheduler says of them. False: it does not say, or there are too many. */
+bool pyprof_threads_ask_who_was_preempted(pyprof_threads *threads);
+
+/* The same of a thread that is not known yet, and whose clock stands still. Where the scheduler does not say,
+ * what is presumed, or whether the thread could run. */
+bool pyprof_timer_took_cpu_of(uint64_t tid, bool presumed);
+
+/* Else a nap gives the CPU back to who had it: the thread whose clock goes on meanwhile, if any. */
 bool pyprof_nap(void); /* false: it took so long that its end is no random moment */
 void pyprof_threads_read_clocks_again(pyprof_threads *threads, const void *gil_holder, bool after_a_nap);
 

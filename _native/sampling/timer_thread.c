@@ -23,9 +23,21 @@ static uint64_t next_random(pyprof_timer *timer) {
     return z ^ z >> 31;
 }
 
+/* Where a tick is what makes the kernel go on with another thread, that begins then, often with a phase of
+ * its own; what takes less than the shortest gap would hardly ever be seen. */
+enum { SHORTEST_GAP = 1, LONGEST_GAP = 19 }; /* tenths of the period */
+
 static int64_t next_gap(pyprof_timer *timer) {
-    int64_t period = timer->options.period_ns;
-    return period / 2 + (int64_t)(next_random(timer) % (uint64_t)(period + 1));
+    const int64_t shortest = timer->options.period_ns * SHORTEST_GAP / 10;
+    const int64_t longest = timer->options.period_ns * LONGEST_GAP / 10;
+    return shortest + (int64_t)(next_random(timer) % (uint64_t)(longest - shortest + 1));
+}
+
+/* Some ticks are put off, so gaps are longer on average than they were meant to be. */
+enum { GAPS_TO_AVERAGE = 256 };
+
+static void learn_gap(pyprof_timer *timer, int64_t gap_ns) {
+    timer->mean_gap_ns += (gap_ns - timer->mean_gap_ns) / GAPS_TO_AVERAGE;
 }
 
 /* -- the window -- */
@@ -68,7 +80,7 @@ static void count_missed(pyprof_timer *timer, uint64_t ticks) {
 
 /* The threads of the snapshot become the known ones; the CPU time of those that are gone is settled. `share`:
  * how much of the time between the reading of the clocks and the snapshot this tick may place. */
-static bool merge_snapshot(pyprof_timer *timer, int64_t wall_ns, double share, const void *gil_holder) {
+static bool merge_snapshot(pyprof_timer *timer, int64_t wall_ns, double share) {
     const pyprof_snapshot *snapshot = &timer->snapshot;
     pyprof_threads *known = &timer->threads;
     pyprof_thread *items = malloc((snapshot->thread_count + 1) * sizeof(*items));
@@ -92,10 +104,7 @@ static bool merge_snapshot(pyprof_timer *timer, int64_t wall_ns, double share, c
                 item->clock_ns = view->clock_ns;
             }
         } else {
-            /* C code without the GIL, from which the timer has the CPU, is only told by that it could run. */
-            bool on_cpu =
-                view->on_cpu || view->key.tstate == gil_holder || pyprof_thread_is_runnable(view->key.tid);
-            *item = pyprof_new_thread(&view->key, wall_ns, on_cpu);
+            *item = pyprof_new_thread(&view->key, wall_ns, view->on_cpu);
             /* It has begun since the tick was due. Ticks come later between two threads, where a nap is
              * needed, than while one works; so they would find more of a thread's beginning than there is. */
             if (item->clock_ns < timer->late_ns && view->key.unique_id > timer->last_left_out) {
@@ -118,7 +127,8 @@ static bool merge_snapshot(pyprof_timer *timer, int64_t wall_ns, double share, c
     for (size_t i = 0; i < known->count; i++) {
         if (known->items[i].key.tstate != NULL) {
             count(&timer->stats.unplaced_cpu_ns,
-                  (uint64_t)pyprof_charge_ended(&known->items[i], timer->window));
+                  (uint64_t)pyprof_charge_ended(&known->items[i], timer->window, wall_ns,
+                                                timer->mean_gap_ns * LONGEST_GAP / 10));
         }
     }
     free(known->items);
@@ -192,7 +202,7 @@ static int64_t look(pyprof_timer *timer, int64_t now, const void *gil_holder) {
     int64_t last = pass_deadlines(timer, taken, true);
     int64_t until = last > now ? last : now;
     double share = until > asked && taken > asked ? (double)(until - asked) / (double)(taken - asked) : 0;
-    return merge_snapshot(timer, until - timer->last_tick_ns, share, gil_holder) ? until : 0;
+    return merge_snapshot(timer, until - timer->last_tick_ns, share) ? until : 0;
 }
 
 static void tick(pyprof_timer *timer, int64_t now) {
@@ -202,7 +212,9 @@ static void tick(pyprof_timer *timer, int64_t now) {
     const void *gil_holder = pyprof_threads_gil_holder(&timer->threads, timer->interp);
     const void *newest = pyprof_newest_thread(timer->interp);
     bool changed = pyprof_threads_read_clocks(&timer->threads, gil_holder) || newest != timer->newest_thread;
-    if (pyprof_threads_need_a_nap(&timer->threads, gil_holder)) {
+    const pyprof_doubt doubt = pyprof_threads_doubt(&timer->threads, gil_holder);
+    if (doubt != PYPROF_NO_DOUBT && !pyprof_threads_ask_who_was_preempted(&timer->threads) &&
+        doubt == PYPROF_NOBODY_PRESUMED) {
         bool punctual = pyprof_nap();
         timer->late_ns = pyprof_monotonic_ns() - due;
         gil_holder = pyprof_threads_gil_holder(&timer->threads, timer->interp);
@@ -230,6 +242,7 @@ static void tick(pyprof_timer *timer, int64_t now) {
             pyprof_charge_sample(thread, timer->window, wall_ns, timer->pending_ticks);
         }
     }
+    learn_gap(timer, wall_ns);
     pyprof_window_get_info(timer->window)->ticks++;
     __atomic_store_n(&timer->stats.threads, timer->threads.count, __ATOMIC_RELAXED);
     timer->last_tick_ns = now;
@@ -252,6 +265,7 @@ void pyprof_timer_thread_prepare(pyprof_timer *timer) {
     timer->last_tick_ns = pyprof_monotonic_ns();
     timer->deadline_ns = timer->last_tick_ns + next_gap(timer);
     timer->usual_late_ns = FIRST_USUAL_NS;
+    timer->mean_gap_ns = timer->options.period_ns;
     timer->last_left_out = 0;
     begin_window(timer, timer->last_tick_ns);
 }

@@ -51,6 +51,7 @@ typedef struct {
     int64_t late_ns;        /* from when the tick under way was due to when it looks */
     uint64_t last_left_out; /* the newest thread that had begun too late for its first tick */
     int64_t usual_late_ns;
+    int64_t mean_gap_ns;       /* between ticks that were taken */
     unsigned gilfree_failures; /* in a row */
 } pyprof_timer;
 
