@@ -167,32 +167,52 @@ pyprof_doubt pyprof_threads_doubt(pyprof_threads *threads, const void *gil_holde
 
 enum { SAME_MOMENT_NS = 1000, SOON_NS = 100000, MOST_ASKED = 8 };
 
-/* It lost its CPU at the very moment when the timer got one; or just before, to the kernel's own threads,
- * which the same interrupt wakes. */
-static bool was_preempted(uint64_t tid, int64_t timer_began_ns) {
-    const int64_t before = timer_began_ns - pyprof_thread_last_ran_ns(tid);
-    return before > -SAME_MOMENT_NS &&
-           (before < SAME_MOMENT_NS || (before < SOON_NS && pyprof_thread_is_runnable(tid)));
+/* For how long the thread had no CPU when the timer got one. */
+static int64_t ns_without_cpu(uint64_t tid, int64_t timer_began_ns) {
+    return timer_began_ns - pyprof_thread_last_ran_ns(tid);
+}
+
+/* It lost its CPU at the very moment when the timer got one. */
+static bool gave_way_at_once(int64_t ns) { return ns > -SAME_MOMENT_NS && ns < SAME_MOMENT_NS; }
+
+/* Or just before, to one of the kernel's own threads, which the same interrupt woke. */
+static bool gave_way_before(int64_t ns, uint64_t tid) {
+    return ns >= SAME_MOMENT_NS && ns < SOON_NS && pyprof_thread_is_runnable(tid);
 }
 
 bool pyprof_timer_took_cpu_of(uint64_t tid, bool presumed) {
     const int64_t timer_began_ns = pyprof_thread_last_ran_ns(pyprof_own_tid());
-    return timer_began_ns < 0 ? presumed || pyprof_thread_is_runnable(tid)
-                              : was_preempted(tid, timer_began_ns);
+    if (timer_began_ns < 0) {
+        return presumed || pyprof_thread_is_runnable(tid);
+    }
+    const int64_t ns = ns_without_cpu(tid, timer_began_ns);
+    return gave_way_at_once(ns) || gave_way_before(ns, tid);
 }
 
-/* The thread, or NULL, from which the timer took its CPU; of those that are presumed to have been on one, or
- * of the others that have run since the last tick. */
-static const pyprof_thread *find_preempted(const pyprof_threads *threads, int64_t timer_began_ns,
-                                           bool presumed, size_t *asked) {
-    for (size_t i = 0; i < threads->count && *asked <= MOST_ASKED; i++) {
+typedef struct {
+    const pyprof_thread *thread; /* or NULL */
+    int64_t ns_without_cpu;
+    size_t asked;
+} preempted;
+
+/* From which thread the timer took its CPU; of those that are presumed to have been on one, or of the others
+ * that have run since the last tick. */
+static void find_preempted(const pyprof_threads *threads, int64_t timer_began_ns, bool presumed,
+                           preempted *found) {
+    for (size_t i = 0; i < threads->count && !gave_way_at_once(found->ns_without_cpu); i++) {
         const pyprof_thread *thread = &threads->items[i];
-        if (thread->moved && !thread->is_running && thread->on_cpu == presumed && ++*asked <= MOST_ASKED &&
-            was_preempted(thread->key.tid, timer_began_ns)) {
-            return thread;
+        if (!thread->moved || thread->is_running || thread->on_cpu != presumed) {
+            continue;
+        }
+        if (++found->asked > MOST_ASKED) {
+            return;
+        }
+        const int64_t ns = ns_without_cpu(thread->key.tid, timer_began_ns);
+        if (gave_way_at_once(ns) || (ns < found->ns_without_cpu && gave_way_before(ns, thread->key.tid))) {
+            found->thread = thread;
+            found->ns_without_cpu = ns;
         }
     }
-    return NULL;
 }
 
 bool pyprof_threads_ask_who_was_preempted(pyprof_threads *threads) {
@@ -200,18 +220,16 @@ bool pyprof_threads_ask_who_was_preempted(pyprof_threads *threads) {
     if (timer_began_ns < 0) {
         return false;
     }
-    size_t asked = 0;
-    const pyprof_thread *preempted = find_preempted(threads, timer_began_ns, true, &asked);
-    if (preempted == NULL) {
-        preempted = find_preempted(threads, timer_began_ns, false, &asked);
-    }
-    if (asked > MOST_ASKED) {
+    preempted found = {.ns_without_cpu = SOON_NS};
+    find_preempted(threads, timer_began_ns, true, &found);
+    find_preempted(threads, timer_began_ns, false, &found);
+    if (found.asked > MOST_ASKED) {
         return false;
     }
     threads->confirmations++;
     for (size_t i = 0; i < threads->count; i++) {
         pyprof_thread *thread = &threads->items[i];
-        const bool on_cpu = thread->is_running || thread == preempted;
+        const bool on_cpu = thread->is_running || thread == found.thread;
         if (thread->on_cpu != on_cpu) {
             threads->confirmations = 0;
         }
