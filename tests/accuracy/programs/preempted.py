@@ -1,7 +1,7 @@
 """Two threads, each in turn in C code without the GIL and in Python code, for a few milliseconds or less.
 
-Their clocks are read at the borders. Where two threads share a CPU, the kernel mostly takes it from one at such
-a system call. So that is where the one stands that has none.
+Their clocks are read at the borders. Where two threads share a CPU, the kernel takes it from one at such a
+system call, mostly. So that is where the one stands that has none.
 """
 
 import hashlib
