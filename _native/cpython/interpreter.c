@@ -14,6 +14,11 @@
 #include "cpython/guarded_read.h"
 #include "cpython/interpreter.h"
 
+#if PYPROF_FREE_THREADED && !PYPROF_KNOWN_LAYOUT
+void _PyEval_StopTheWorld(PyInterpreterState *);
+void _PyEval_StartTheWorld(PyInterpreterState *);
+#endif
+
 static bool layout_trusted;
 
 void pyprof_trust_layout(bool trusted) { layout_trusted = trusted; }
