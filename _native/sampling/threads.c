@@ -144,25 +144,48 @@ bool pyprof_threads_read_clocks(pyprof_threads *threads, const void *gil_holder)
 
 /* Who has the GIL but not the CPU, which another thread or process took from it, stands where it lost that:
  * at system calls, mostly. And C code from which the timer took the CPU would be seen less than Python code
- * from which it did. Both are rare unless they happen all the time. */
-enum { TRUST_AFTER = 16, ASK_EVERY = 8 };
+ * from which it did. Both are rare unless they happen all the time: then what is in doubt and not asked for
+ * is not placed. Asking is what costs most, so that is every other tick; but of a thread that may soon end it
+ * must be known whether it is on a CPU at all (charge.c). */
+enum { TRUST_AFTER = 16, ASK_TRUSTED_EVERY = 8, ASK_OTHERS_EVERY = 2, YOUNG_PERIODS = 10 };
 
-static bool is_to_be_asked(pyprof_threads *threads) {
-    return threads->confirmations < TRUST_AFTER || ++threads->unasked % ASK_EVERY == 0;
+static bool is_young(const pyprof_threads *threads, const pyprof_thread *thread) {
+    return thread->clock_ns < YOUNG_PERIODS * 2 * threads->patience_ns;
+}
+
+static void place_the_certain_only(pyprof_threads *threads) {
+    for (size_t i = 0; i < threads->count; i++) {
+        threads->items[i].on_cpu = threads->items[i].is_running;
+    }
 }
 
 pyprof_doubt pyprof_threads_doubt(pyprof_threads *threads, const void *gil_holder) {
     /* With several CPUs, who has run Python code is seen when it holds the GIL again. */
     const bool can_wait = pyprof_can_look_on() && gil_holder != NULL && gil_holder != PYPROF_UNKNOWN_HOLDER;
-    bool any = false;
+    bool any = false, any_young = false, any_due = false, nobody_presumed = false;
     for (size_t i = 0; i < threads->count; i++) {
         const pyprof_thread *thread = &threads->items[i];
-        if (thread->moved && !thread->on_cpu && !can_wait && !may_wait_to_be_placed(threads, thread)) {
-            return PYPROF_NOBODY_PRESUMED;
+        if (thread->moved && !thread->is_running) {
+            const bool is_due = !may_wait_to_be_placed(threads, thread);
+            any = true;
+            any_young |= is_young(threads, thread);
+            any_due |= is_due;
+            nobody_presumed |= is_due && !thread->on_cpu && !can_wait;
         }
-        any |= thread->moved && !thread->is_running;
     }
-    return any && is_to_be_asked(threads) ? PYPROF_UNCONFIRMED : PYPROF_NO_DOUBT;
+    const bool trusted = threads->confirmations >= TRUST_AFTER;
+    const uint32_t every = trusted ? ASK_TRUSTED_EVERY : ASK_OTHERS_EVERY;
+    if (!any) {
+        return PYPROF_NO_DOUBT;
+    }
+    if ((trusted && nobody_presumed) || (!trusted && any_young) ||
+        ((trusted || any_due) && ++threads->unasked % every == 0)) {
+        return nobody_presumed ? PYPROF_NOBODY_PRESUMED : PYPROF_UNCONFIRMED;
+    }
+    if (!trusted) {
+        place_the_certain_only(threads);
+    }
+    return PYPROF_NO_DOUBT;
 }
 
 enum { SAME_MOMENT_NS = 1000, SOON_NS = 100000, MOST_ASKED = 8 };
@@ -208,7 +231,7 @@ static void find_preempted(const pyprof_threads *threads, int64_t timer_began_ns
             return;
         }
         const int64_t ns = ns_without_cpu(thread->key.tid, timer_began_ns);
-        if (gave_way_at_once(ns) || (ns < found->ns_without_cpu && gave_way_before(ns, thread->key.tid))) {
+        if (gave_way_at_once(ns) || (ns >= 0 && ns < found->ns_without_cpu)) {
             found->thread = thread;
             found->ns_without_cpu = ns;
         }
@@ -225,6 +248,10 @@ bool pyprof_threads_ask_who_was_preempted(pyprof_threads *threads) {
     find_preempted(threads, timer_began_ns, false, &found);
     if (found.asked > MOST_ASKED) {
         return false;
+    }
+    if (found.thread != NULL && !gave_way_at_once(found.ns_without_cpu) &&
+        !gave_way_before(found.ns_without_cpu, found.thread->key.tid)) {
+        found.thread = NULL;
     }
     threads->confirmations++;
     for (size_t i = 0; i < threads->count; i++) {
