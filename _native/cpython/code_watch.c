@@ -61,6 +61,9 @@ int pyprof_watch_code_deaths(void (*callback)(PyCodeObject *)) {
 }
 
 void pyprof_unwatch_code_deaths(void) {
+    unwrap_dealloc();
+#if !PYPROF_FREE_THREADED
+    /* There, a thread that has seen that there is a callback would call it, gone or not. */
     death_callback = NULL;
     if (watcher_id >= 0) {
         if (PyCode_ClearWatcher(watcher_id) < 0) {
@@ -68,7 +71,7 @@ void pyprof_unwatch_code_deaths(void) {
         }
         watcher_id = -1;
     }
-    unwrap_dealloc();
+#endif
 }
 
 #else

@@ -68,7 +68,8 @@ bool pyprof_is_finalizing(void); /* from any thread, attached or not */
 
 /* Calls `callback` with each code object of this interpreter that is about to be freed, still intact, on the
  * thread that frees it: pure C only, and on free-threaded builds several threads may be in it at once. One
- * callback a process. -1 where deaths cannot be watched. */
+ * callback a process; on free-threaded builds it is called for the rest of the process. -1 where deaths
+ * cannot be watched. */
 int pyprof_watch_code_deaths(void (*callback)(PyCodeObject *));
 void pyprof_unwatch_code_deaths(void);
 

@@ -128,6 +128,29 @@ assert _native.own_threads() == 0
     run_python(program, check=True, timeout=90)
 
 
+def test_stops_while_code_dies_all_the_time(run_python: Any) -> None:
+    """Free-threaded, CPython reads that there is a watcher, and then which. Seen to fail: one that was taken
+    away between the two crashed the application within seconds."""
+    program = (
+        PRELUDE
+        + """
+going = True
+def forever():
+    while going:
+        exec("def f(): return 1\\nf()", {})
+threads = [threading.Thread(target=forever) for _ in range(6)]
+for thread in threads: thread.start()
+end = time.monotonic() + 5
+while time.monotonic() < end:
+    pyprof.start(exporter="none", sample_rate=1000)
+    pyprof.stop(flush=False)
+going = False
+for thread in threads: thread.join()
+"""
+    )
+    run_python(program, check=True, timeout=90)
+
+
 @pytest.mark.parametrize("slots", ["free", "taken"])
 def test_somebody_else_wraps_the_destructor(slots: str, run_python: Any) -> None:
     """Another tool puts its wrapper around ours, and keeps it there while we stop and start again."""
