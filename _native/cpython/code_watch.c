@@ -63,7 +63,7 @@ int pyprof_watch_code_deaths(void (*callback)(PyCodeObject *)) {
 void pyprof_unwatch_code_deaths(void) {
     unwrap_dealloc();
 #if !PYPROF_FREE_THREADED
-    /* There, a thread that has seen that there is a callback would call it, gone or not. */
+    /* Without a GIL a thread that has seen that there is a callback would call it, gone or not. */
     death_callback = NULL;
     if (watcher_id >= 0) {
         if (PyCode_ClearWatcher(watcher_id) < 0) {

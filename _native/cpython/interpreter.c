@@ -15,6 +15,7 @@
 #include "cpython/interpreter.h"
 
 #if PYPROF_FREE_THREADED && !PYPROF_KNOWN_LAYOUT
+/* Exported by every free-threaded build, but declared in an internal header only. */
 void _PyEval_StopTheWorld(PyInterpreterState *);
 void _PyEval_StartTheWorld(PyInterpreterState *);
 #endif

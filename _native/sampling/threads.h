@@ -48,7 +48,7 @@ typedef struct {
     int64_t patience_ns;    /* CPU time that may stay unplaced for a while */
     bool trust_clocks;      /* a clock that stands still proves that its thread did not run */
     uint32_t confirmations; /* of what was presumed of threads in doubt, in a row */
-    uint32_t unasked;       /* ticks in doubt since there are enough of those */
+    uint32_t unasked;       /* ticks in doubt, of which some are asked about */
 } pyprof_threads;
 
 /* Does the clock of a busy thread go on within 50 µs? Some sandboxes count in whole milliseconds. Takes that

@@ -140,10 +140,9 @@ class FileTarget(_FileTarget):
 
     def _path(self) -> str:
         pid = os.getpid()
-        if pid == self._pid and not self._is_anothers:
-            self._is_anothers = self._was_taken()
-            if self._is_anothers:
-                log.info("option output: another process has written %s, this writes beside it", self._output)
+        if pid == self._pid and not self._is_anothers and self._was_taken():
+            self._is_anothers = True
+            log.info("option output: another process has written %s, this writes beside it", self._output)
         if pid == self._pid and not self._is_anothers:
             return self._output
         suffix = next(suffix for suffix in SUFFIXES if self._output.endswith(suffix))

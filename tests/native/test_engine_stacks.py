@@ -201,15 +201,12 @@ answer(seen=[frames for frames, _ in seen if not any(name == "<module>" and file
 """
 
 
-FEW = 10  # ticks missed, beside a busy machine
-
-
 @pytest.mark.parametrize("way", ["gilfree", "raw", "public"])
 @pytest.mark.parametrize("max_frames", [1000, 7])
 def test_stacks_are_what_cpython_says(engine: Run, way: str, max_frames: int) -> None:
     for _ in range(5):
         found = engine(PARKED, json.dumps([way, 1500, max_frames]))
-        if found["missed"] <= FEW:  # those of before the window count in its first tick, not in its ticks
+        if found["missed"] <= 5:  # those before the window are in its samples, but not in its count
             break
     assert found["walk_obstacle"] == (None if way != "public" else "turned off")
     assert found["gilfree_obstacle"] == (None if way == "gilfree" else "turned off")
@@ -221,8 +218,7 @@ def test_stacks_are_what_cpython_says(engine: Run, way: str, max_frames: int) ->
     assert sorted(found["seen"]) == sorted(cut)
     # Every tick saw every thread where it was.
     assert len(found["samples"]) == 1
-    if found["missed"] <= FEW:
-        assert abs(found["ticks"] - found["samples"][0]) <= 2 * FEW
+    assert abs(found["ticks"] + found["missed"] - found["samples"][0]) <= 10
 
 
 @pytest.mark.parametrize("raw_walk", [True, False], ids=["raw", "public"])
