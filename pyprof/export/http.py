@@ -182,7 +182,8 @@ class _Adapter(BaseAdapter):
             return self._given_up()
         if isinstance(error, (TimeoutError, DeadlineExceeded)):
             return TransportError("no answer within the time allowed (option timeout)")
-        if isinstance(error, TooLong):
+        # Nothing but http.client's own limits of headers and of interim answers is an HTTPException itself.
+        if isinstance(error, TooLong) or type(error) is HTTPException:
             return TransportError("the answer does not end")
         if isinstance(error, ConnectionRefusedError):
             return TransportError("nobody listens there (connection refused)")
