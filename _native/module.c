@@ -105,6 +105,11 @@ static PyObject *native_schedule_after_fork(PyObject *Py_UNUSED(module), PyObjec
     Py_RETURN_NONE;
 }
 
+static PyObject *native_unlock_in_child(PyObject *Py_UNUSED(module), PyObject *object) {
+    pyprof_unlock_in_child(object);
+    Py_RETURN_NONE;
+}
+
 static PyObject *native_main_thread_id(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
     return PyLong_FromUnsignedLong(pyprof_main_thread_id());
 }
@@ -178,6 +183,7 @@ static PyMethodDef methods[] = {
     {"wake", native_wake, METH_NOARGS, NULL},
     {"prepare_after_fork", native_prepare_after_fork, METH_O, NULL},
     {"schedule_after_fork", native_schedule_after_fork, METH_NOARGS, NULL},
+    {"unlock_in_child", native_unlock_in_child, METH_O, NULL},
     {"main_thread_id", native_main_thread_id, METH_NOARGS, NULL},
     {"abandoned", native_abandoned, METH_NOARGS, NULL},
     {"arm_sigterm", native_arm_sigterm, METH_O, NULL},

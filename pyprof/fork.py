@@ -81,6 +81,7 @@ class Forks:
 
     def enter_child(self) -> None:
         """In the child, before anything of ours is started or imported there."""
+        _native.unlock_in_child(sys.modules)
         self._forks.clear()
         _native.prepare_after_fork(None)
         imports = sys.modules.get("pyprof.export.imports")

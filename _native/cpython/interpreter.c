@@ -40,6 +40,14 @@ bool pyprof_new_thread_has_creators_id(void) { return PYPROF_NEW_THREAD_HAS_CREA
 
 bool pyprof_thread_states_need_company(void) { return PYPROF_FIRST_THREAD_STATE_ONCE; }
 
+void pyprof_unlock_in_child(PyObject *object) {
+#if PYPROF_FREE_THREADED
+    object->ob_mutex = (PyMutex){0};
+#else
+    (void)object;
+#endif
+}
+
 unsigned long pyprof_main_thread_id(void) {
 #if PYPROF_KNOWN_LAYOUT
     return (unsigned long)_PyRuntime.main_thread;

@@ -61,6 +61,11 @@ void pyprof_stop_the_world(PyInterpreterState *interp);
 void pyprof_start_the_world(PyInterpreterState *interp);
 bool pyprof_is_free_threaded(void);
 
+/* In the child of a fork that has no other thread yet: the lock of `object` on free-threaded builds, which a
+ * thread that is not here may hold for ever. A thread that waited for it gets it even while the world is
+ * stopped for the fork. No-op with a GIL. */
+void pyprof_unlock_in_child(PyObject *object);
+
 /* Python's identifier of the main thread, which need not be the one that imported `threading` first. */
 unsigned long pyprof_main_thread_id(void);
 

@@ -4,7 +4,7 @@ A child that is forked while a thread imports inherits that thread's import lock
 when it imports the same module. So all of it is imported here, and the hook before a fork takes the same
 lock (`hold`), which it gets after the step under way. It waits with a bound: the forking thread may itself be
 inside an import that ours waits for, and beside busy threads imports take their time. A child forked in the
-middle of a step undoes it.
+middle of a step, or of an import of the host's, undoes it.
 
 Many modules ask for a logger while they are imported, and `logging` holds its lock during a fork, from its
 own hook on. So ours has to run before that one: `on_logging` is called as soon as `logging` is there, and
@@ -20,6 +20,7 @@ import _thread
 import sys
 from collections.abc import Callable
 
+from .. import _native
 from .main_thread import import_threading
 from .unpatched import allocate_lock, is_patched
 
@@ -130,26 +131,35 @@ def release() -> None:
 
 
 def after_fork_child() -> None:
-    """In a child: a new lock, and the import undone that was under way because the parent could not `hold`.
+    """In a child: a new lock, and every import undone that a thread of the parent was in the middle of.
 
-    Nobody goes on with it here: the modules would stay half made, and locked for whoever imports them.
+    Ours because the parent could not `hold`, or one of the host's. Nobody goes on with it here: the modules
+    would stay half made, and locked for whoever imports them, which may be the exporter.
     """
-    global _lock
+    global _lock, _importing_thread
     _lock = allocate_lock()
     _forking.clear()
-    if not _importing_thread:
-        return
     import _frozen_importlib
 
     locks = getattr(_frozen_importlib, "_module_locks", {})
+    _native.unlock_in_child(locks)
     for name, reference in list(locks.items()):
-        if getattr(reference(), "owner", None) != _importing_thread:
+        if not _is_gone(getattr(reference(), "owner", None)):
             continue
         locks.pop(name, None)
         if _is_half_made(sys.modules.get(name)):
             # With its submodules: a package made anew would not have those as attributes.
             for module in [name, *(other for other in sys.modules if other.startswith(f"{name}."))]:
                 sys.modules.pop(module, None)
+    _importing_thread = 0
+
+
+def _is_gone(owner: int | None) -> bool:
+    """In a child: whether the owner of an import lock was another thread of the parent."""
+    if owner is None or owner == _thread.get_ident():
+        return False
+    # Patched by gevent, it tells greenlets apart, and those of the thread that forked are here.
+    return owner == _importing_thread or _thread.get_ident.__module__ == "_thread"
 
 
 def join_fork_of_logging() -> None:

@@ -7,11 +7,14 @@ Seen to fail, each with one line changed:
 - `Wire.after_fork_child` keeps its lock and connection: children of `test_a_storm_of_forks` upload over the
   parent's connection or wait for its lock for ever;
 - `Forks._before` without `imports.hold`: the children of `test_a_fork_while_uploads_import` hang in `import`;
+- `_is_gone` true for the exporter's thread only: the child hangs in `[by the host]` of the same test;
+- `pyprof_unlock_in_child` empty: `test_a_fork_while_a_thread_gets_the_lock_of_all_modules` hangs;
 - `join_fork_of_logging` not called: CPython complains in `test_a_fork_while_logging_is_imported`;
 - `end_with_multiprocessing` not called: no profile of a `multiprocessing.Process` arrives.
 """
 
 import multiprocessing
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -186,15 +189,19 @@ os._exit(0)
     assert {pid for series in here.series() for pid in series.pids} >= descendants
 
 
-@pytest.mark.parametrize("seconds", [0.02, 1], ids=["short", "longer than a fork waits"])
-def test_a_fork_while_uploads_import(seconds: float, run_python: Any, sink: Any) -> None:
-    """A module that the exporter is in the middle of importing can be imported in the child."""
+@pytest.mark.parametrize(
+    ("importer", "seconds"),
+    [("exporter", 0.02), ("exporter", 1), ("host", 1)],
+    ids=["short", "longer than a fork waits", "by the host"],
+)
+def test_a_fork_while_uploads_import(importer: str, seconds: float, run_python: Any, sink: Any) -> None:
+    """A module that another thread is in the middle of importing can be imported in the child."""
     program = (
         CHILD
         + """
 importing = threading.Event()
 class Slow:
-    "Lets the fork begin while the exporter is inside the import of `requests`."
+    "Lets the fork begin while a thread is inside the import of `requests`."
     def find_spec(self, name, path=None, target=None):
         if name == "requests.adapters":
             importing.set()
@@ -206,6 +213,9 @@ def imports():
     assert requests.adapters.HTTPAdapter
 
 sys.meta_path.insert(0, Slow())
+if sys.argv[3] == "host":
+    threading.Thread(target=__import__, args=["requests.adapters"]).start()
+    assert importing.wait(30)
 pyprof.start(server_url=sys.argv[1], upload_interval=0.1)
 assert importing.wait(30)
 reap([fork(imports)])
@@ -213,10 +223,34 @@ assert pyprof.flush(30)
 """
     )
     here = sink()
-    result = run_python(program, here.url, str(seconds), options=QUIET, timeout=90, check=True)
+    result = run_python(program, here.url, str(seconds), importer, options=QUIET, timeout=90, check=True)
     assert len(result.stdout.split()) == 1
     assert result.stderr == ""
     assert here.bodies, "the parent's uploads go on"
+
+
+@pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="of free-threaded builds only")
+def test_a_fork_while_a_thread_gets_the_lock_of_all_modules(run_python: Any, tmp_path: Path) -> None:
+    """Some children in a thousand beside a thread that imports; here every one, in the state that those had."""
+    program = (
+        CHILD
+        + """
+import ctypes
+lock = id(sys.modules) + 10  # PyObject.ob_mutex
+assert ctypes.c_uint8.from_address(lock).value == 0
+os.register_at_fork(after_in_child=lambda: ctypes.memset(lock, 1, 1))
+pyprof.start(output=sys.argv[1])
+
+def imports():
+    import this_one_is_new
+
+sys.path.insert(0, sys.argv[2])
+reap([fork(imports)])
+os._exit(0)
+"""
+    )
+    (tmp_path / "this_one_is_new.py").touch()
+    run_python(program, str(tmp_path / "out"), str(tmp_path), options=QUIET, timeout=90, check=True)
 
 
 def test_a_fork_while_logging_is_imported(run_python: Any, sink: Any) -> None:
