@@ -28,7 +28,7 @@ static uint64_t call_between(const pyprof_code_frame *caller, const pyprof_code_
     return mix(call + (uintptr_t)callee->code) | 1; /* 0 is no call */
 }
 
-static bool is_known_call(uint64_t call) {
+static bool is_known(uint64_t call) {
     const uint64_t *set = known_calls.calls[call / 2 % CALL_SETS];
     for (size_t i = 0; i < CALLS_A_SET; i++) {
         if (set[i] == call) {
@@ -41,7 +41,7 @@ static bool is_known_call(uint64_t call) {
 void pyprof_live_learn_calls(const pyprof_code_frame *frames, size_t depth) {
     for (size_t i = 1; i < depth; i++) {
         uint64_t call = call_between(&frames[i], &frames[i - 1]);
-        if (!is_known_call(call)) {
+        if (!is_known(call)) {
             uint64_t *set = known_calls.calls[call / 2 % CALL_SETS];
             memmove(set + 1, set, (CALLS_A_SET - 1) * sizeof(*set));
             set[0] = call;
@@ -49,29 +49,8 @@ void pyprof_live_learn_calls(const pyprof_code_frame *frames, size_t depth) {
     }
 }
 
-/* The calls of the last copies of one walk, by the frames' addresses too. */
-enum { RECENT_CALLS = 4096 };
-static uint64_t recent_calls[RECENT_CALLS];
-static uint64_t walk_number;
-
-void pyprof_known_calls_begin_walk(void) { walk_number++; }
-
-/* Whether the copy before this one had the same call, between the same frames; from now on, it has. */
-static bool was_there_before(uint64_t call, const char *callers_frame) {
-    uint64_t here = mix(call ^ mix((uintptr_t)callers_frame + walk_number));
-    uint64_t *place = &recent_calls[here % RECENT_CALLS];
-    bool was_there = *place == here;
-    *place = here;
-    return was_there;
-}
-
-pyprof_call_kind pyprof_look_up_call(const pyprof_code_frame *caller, const pyprof_code_frame *callee,
-                                     const char *callers_frame) {
-    uint64_t call = call_between(caller, callee);
-    if (is_known_call(call)) {
-        return PYPROF_CALL_KNOWN;
-    }
-    return was_there_before(call, callers_frame) ? PYPROF_CALL_REPEATED : PYPROF_CALL_UNKNOWN;
+bool pyprof_is_known_call(const pyprof_code_frame *caller, const pyprof_code_frame *callee) {
+    return is_known(call_between(caller, callee));
 }
 
 #else

@@ -5,9 +5,6 @@
 
 #if PYPROF_KNOWN_LAYOUT
 
-/* What the thread may have pushed since its top was read. */
-enum { GROWTH_BYTES = 1024 };
-
 pyprof_live_stack *pyprof_live_stack_new(void) { return calloc(1, sizeof(pyprof_live_stack)); }
 
 void pyprof_live_stack_free(pyprof_live_stack *stack) {
@@ -33,54 +30,108 @@ static bool is_sane_chunk(const pyprof_live_thread *thread) {
            top <= limit && limit - chunk <= MOST_CHUNK_BYTES;
 }
 
-_Static_assert((int)MOST_STRAYS + 5 <= (int)PYPROF_LIVE_READS, "more reads than were promised");
+_Static_assert((int)MOST_STRAYS + (int)MOST_HOLDERS + 4 <= (int)PYPROF_LIVE_READS,
+               "more reads than were promised");
 
-/* The thread's state, its frames, and its state again, in one go. */
-bool pyprof_live_reads(pyprof_live_thread *thread, pyprof_live_stack *stack, pyprof_read *reads,
-                       size_t *count) {
-    size_t n = 0;
-    reads[n++] = (pyprof_read){thread->copy, thread->address, THREAD_BYTES};
-    if (stack != NULL) {
-        const char *holder = thread->frame_holder;
-        stack->asked = *thread;
-        stack->frame_before = stack->frame_after = NULL;
-        stack->stray_count = 0;
-        stack->chunk_bytes = 0;
-        if (holder != NULL) {
-            reads[n++] = (pyprof_read){&stack->frame_before, holder + FRAME_IN_HOLDER, sizeof(void *)};
+enum { EXPECTED_FOR = 64 }; /* walks that have not met it */
+
+static bool is_expected(const pyprof_live_stack *stack, const pyprof_expected *one) {
+    return one->address != NULL && stack->walks - one->met <= EXPECTED_FOR;
+}
+
+static void expect(pyprof_live_stack *stack, pyprof_expected *ones, size_t count, const char *address) {
+    pyprof_expected *place = ones;
+    for (size_t i = 0; i < count; i++) {
+        if (ones[i].address == address) {
+            place = &ones[i];
+            break;
         }
-        for (size_t i = 0; i < stack->expected_count; i++) {
-            reads[n++] = pyprof_read_of_stray(&stack->strays[stack->stray_count++], stack->expected[i]);
+        if (ones[i].met < place->met) {
+            place = &ones[i];
         }
-        if (is_sane_chunk(thread)) {
-            size_t room = (size_t)(thread->limit - thread->top);
-            size_t bytes =
-                (size_t)(thread->top - thread->chunk) + (room < GROWTH_BYTES ? room : GROWTH_BYTES);
-            if (bytes > stack->chunk_capacity) {
-                const size_t wanted = bytes + bytes / 2;
-                free(stack->chunk);
-                stack->chunk = malloc(wanted);
-                stack->chunk_capacity = stack->chunk == NULL ? 0 : wanted;
-                if (stack->chunk == NULL) {
-                    return false;
-                }
-            }
-            stack->chunk_bytes = bytes;
-            reads[n++] = (pyprof_read){stack->chunk, thread->chunk, bytes};
-        }
-        if (holder != NULL) {
-            reads[n++] = (pyprof_read){&stack->frame_after, holder + FRAME_IN_HOLDER, sizeof(void *)};
-        }
-        reads[n++] = (pyprof_read){stack->after, thread->address, THREAD_BYTES};
     }
-    *count = n;
-    return true;
+    *place = (pyprof_expected){address, stack->walks};
 }
 
 void pyprof_expect_stray(pyprof_live_stack *stack, const char *frame) {
-    if (stack->expected_count < MOST_STRAYS) {
-        stack->expected[stack->expected_count++] = frame;
+    expect(stack, stack->expected_strays, MOST_STRAYS, frame);
+}
+
+static void expect_nothing(pyprof_live_stack *stack) {
+    memset(stack->expected_strays, 0, sizeof(stack->expected_strays));
+    memset(stack->holders, 0, sizeof(stack->holders));
+}
+
+/* Where the end of the data stack is, and room for its copy. False: no memory. */
+static bool place_chunk(const pyprof_live_thread *thread, pyprof_live_stack *stack) {
+    const size_t used = (size_t)(thread->top - thread->chunk);
+    const size_t room = (size_t)(thread->limit - thread->top);
+    const size_t bytes = used + (room < GROWTH_BYTES ? room : GROWTH_BYTES);
+    if (bytes > stack->chunk_capacity) {
+        const size_t wanted = bytes + bytes / 2;
+        free(stack->chunk);
+        stack->chunk = malloc(wanted);
+        stack->chunk_capacity = stack->chunk == NULL ? 0 : wanted;
+        if (stack->chunk == NULL) {
+            return false;
+        }
     }
+    stack->chunk_bytes = bytes;
+    stack->top_offset = used > TOP_BYTES ? used - TOP_BYTES : 0;
+    return true;
+}
+
+/* In one go, and in the order in which they change: what says where the innermost frame is comes between the
+ * two copies of where it lies. */
+bool pyprof_live_reads(pyprof_live_thread *thread, pyprof_live_stack *stack, pyprof_read *reads,
+                       size_t *count) {
+    const pyprof_read state = {thread->copy, thread->address, THREAD_BYTES};
+    size_t n = 0;
+    if (stack == NULL) {
+        reads[n++] = state;
+        *count = n;
+        return true;
+    }
+    stack->asked = *thread;
+    stack->stray_count = 0;
+    stack->chunk_bytes = 0;
+    stack->walks++;
+    if (thread->frame_holder != NULL) {
+        expect(stack, stack->holders, MOST_HOLDERS, thread->frame_holder);
+    }
+    pyprof_read top = {NULL, NULL, 0};
+    if (is_sane_chunk(thread)) {
+        if (!place_chunk(thread, stack)) {
+            return false;
+        }
+        const size_t offset = stack->top_offset;
+        top = (pyprof_read){stack->chunk + offset, thread->chunk + offset, stack->chunk_bytes - offset};
+        if (offset > 0) {
+            reads[n++] = (pyprof_read){stack->chunk, thread->chunk, offset};
+        }
+    }
+    for (size_t i = 0; i < MOST_STRAYS; i++) {
+        if (is_expected(stack, &stack->expected_strays[i])) {
+            pyprof_stray_frame *stray = &stack->strays[stack->stray_count++];
+            reads[n++] = pyprof_read_of_stray(stray, stack->expected_strays[i].address);
+        }
+    }
+    if (top.size > 0) {
+        reads[n++] = (pyprof_read){stack->earlier_top, top.from, top.size};
+    }
+    reads[n++] = state;
+    for (size_t i = 0; i < MOST_HOLDERS; i++) {
+        stack->held[i] = NULL;
+        if (is_expected(stack, &stack->holders[i])) {
+            const char *frame = stack->holders[i].address + FRAME_IN_HOLDER;
+            reads[n++] = (pyprof_read){&stack->held[i], frame, sizeof(frame)};
+        }
+    }
+    if (top.size > 0) {
+        reads[n++] = top;
+    }
+    *count = n;
+    return true;
 }
 
 const pyprof_stray_frame *pyprof_find_stray(const pyprof_live_stack *stack, const char *frame) {
@@ -92,16 +143,24 @@ const pyprof_stray_frame *pyprof_find_stray(const pyprof_live_stack *stack, cons
     return NULL;
 }
 
-bool pyprof_is_copy_of(pyprof_live_thread *thread, const pyprof_live_stack *stack,
-                       pyprof_live_thread *after) {
-    *after = *thread;
-    pyprof_live_parse_copy(stack->after, after);
+static bool find_innermost_frame(pyprof_live_thread *thread, const pyprof_live_stack *stack) {
 #if PYPROF_FRAME_ON_C_STACK
-    thread->frame = stack->frame_before;
-    after->frame = stack->frame_after;
+    for (size_t i = 0; i < MOST_HOLDERS; i++) {
+        if (stack->holders[i].address == thread->frame_holder && is_expected(stack, &stack->holders[i])) {
+            thread->frame = stack->held[i];
+            return true;
+        }
+    }
+    return false;
+#else
+    (void)thread, (void)stack;
+    return true;
 #endif
-    return pyprof_is_same_live_thread(thread, &stack->asked) && thread->chunk == stack->asked.chunk &&
-           thread->frame_holder == stack->asked.frame_holder &&
+}
+
+bool pyprof_is_copy_of(pyprof_live_thread *thread, const pyprof_live_stack *stack) {
+    return find_innermost_frame(thread, stack) && pyprof_is_same_live_thread(thread, &stack->asked) &&
+           thread->chunk == stack->asked.chunk &&
            (thread->chunk == NULL || (stack->chunk_bytes > 0 && thread->top > thread->chunk &&
                                       thread->top <= thread->chunk + stack->chunk_bytes));
 }
@@ -119,7 +178,7 @@ bool pyprof_live_copy_again(pyprof_live_thread *thread, pyprof_live_stack *stack
         return false;
     }
     if (!pyprof_read_memory(reads, count)) {
-        stack->expected_count = 0; /* what was expected may be gone */
+        expect_nothing(stack); /* it may be gone */
         return true;
     }
     pyprof_live_parse(thread);

@@ -80,8 +80,13 @@ bool pyprof_is_at_same_place(const pyprof_live_thread *a, const pyprof_live_thre
 enum {
     /* A chunk is 16 KiB, larger only where one frame does not fit into that. */
     MOST_CHUNK_BYTES = 64 * 1024,
-    MOST_STRAYS = 8,
+    MOST_STRAYS = 16,
+    MOST_HOLDERS = 4,
     MOST_C_FRAMES = 64,
+    /* The end of the data stack that is copied twice, before the thread state and after it; and what the
+     * thread may have pushed since its top was read. */
+    TOP_BYTES = 2048,
+    GROWTH_BYTES = 1024,
 };
 
 /* A frame that does not lie on the data stack: a generator's, inside the generator object, or C code's, on
@@ -97,16 +102,24 @@ typedef struct {
     const char *frame, *previous;
 } pyprof_c_frame;
 
+/* Something that walks have met, to be copied with the rest while they meet it now and then. */
+typedef struct {
+    const char *address;
+    uint64_t met; /* by the walk of this number */
+} pyprof_expected;
+
 struct pyprof_live_stack {
     pyprof_live_thread asked; /* where the copy was looked for */
-    char after[THREAD_BYTES]; /* the thread state once more, after the frames */
-    const char *frame_before, *frame_after;
-    char *chunk;
-    size_t chunk_capacity, chunk_bytes;
+    char *chunk;              /* from `top_offset` on as it was after the thread state was read */
+    size_t chunk_capacity, chunk_bytes, top_offset;
+    char earlier_top[TOP_BYTES + GROWTH_BYTES];
     pyprof_stray_frame strays[MOST_STRAYS]; /* copied */
     size_t stray_count;
-    const char *expected[MOST_STRAYS]; /* to be copied the next time */
-    size_t expected_count;
+    pyprof_expected expected_strays[MOST_STRAYS];
+    /* Frame holders: one for each evaluation loop on the C stack, so they alternate with C calls. */
+    pyprof_expected holders[MOST_HOLDERS];
+    const char *held[MOST_HOLDERS]; /* the frame that each had, read with the thread state */
+    uint64_t walks;
     pyprof_c_frame c_frames[MOST_C_FRAMES]; /* by address, as they were last read */
 };
 
@@ -115,10 +128,10 @@ struct pyprof_live_stack {
  * may find it. */
 bool pyprof_live_copy_again(pyprof_live_thread *thread, pyprof_live_stack *stack, bool *is_copied);
 
-/* Whether the copy is of the stack that the thread has. `*after`: the thread after it was copied. */
-bool pyprof_is_copy_of(pyprof_live_thread *thread, const pyprof_live_stack *stack, pyprof_live_thread *after);
+/* Whether the copy is of the stack that the thread has; completes `thread` from it. */
+bool pyprof_is_copy_of(pyprof_live_thread *thread, const pyprof_live_stack *stack);
 
-/* The next copy shall have this frame. */
+/* The next copies shall have this frame. */
 void pyprof_expect_stray(pyprof_live_stack *stack, const char *frame);
 
 /* NULL: it was not copied with the others. */

@@ -58,16 +58,15 @@ const char *pyprof_live_stacks_obstacle(void) {
         return wrong_layout;
     }
     static pyprof_code_frame raw[PROOF_DEPTH + PYPROF_SPARE_FRAMES], live[PROOF_DEPTH + PYPROF_SPARE_FRAMES];
-    bool raw_truncated, live_truncated = false;
-    size_t live_depth = 0;
+    bool raw_truncated;
+    pyprof_live_walk walk = {.frames = live, .max = PROOF_DEPTH};
     size_t raw_depth = pyprof_walk_raw(own, raw, PROOF_DEPTH, &raw_truncated);
     pyprof_live_stack *stack = pyprof_live_stack_new();
     pyprof_live_learn_calls(raw, raw_depth);
-    bool is_exact =
-        stack != NULL && pyprof_walk_live(&thread, stack, false, shape_of_live_code, live, PROOF_DEPTH,
-                                          &live_depth, &live_truncated) == PYPROF_LIVE_EXACT;
+    bool is_exact = stack != NULL &&
+                    pyprof_walk_live(&thread, stack, false, shape_of_live_code, &walk) == PYPROF_LIVE_EXACT;
     pyprof_live_stack_free(stack);
-    if (!is_exact || live_depth != raw_depth || live_truncated != raw_truncated) {
+    if (!is_exact || walk.depth != raw_depth || walk.truncated != raw_truncated) {
         return wrong_layout;
     }
     for (size_t i = 0; i < raw_depth; i++) {

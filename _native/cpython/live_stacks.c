@@ -5,7 +5,11 @@
 
 #if PYPROF_KNOWN_LAYOUT
 
+/* Which copy of the innermost frames is walked: the one from before the thread state was read, or after. */
+typedef enum { AS_AFTER, AS_BEFORE } walk_view;
+
 typedef struct {
+    walk_view view;
     pyprof_find_code find;
     pyprof_code_frame *frames;
     size_t max, depth, begun;
@@ -17,8 +21,8 @@ typedef struct {
     bool end_is_exact;
     bool reads_c_frames; /* takes none of them as it was the last time */
     bool read_more;      /* frames that were not copied with the others, but later */
-    bool new_call;       /* never seen with the GIL */
-    bool odd_call;       /* nor by the last copy */
+    bool moved;          /* the two copies of a frame differ, or there is but one of the innermost */
+    bool unknown_call;
 } walk_state;
 
 /* In the timer thread only. */
@@ -49,6 +53,31 @@ static bool go_to_previous_chunk(walk_state *walk) {
     return true;
 }
 
+static const char *earlier_copy_at(const walk_state *walk, size_t offset) {
+    const pyprof_live_stack *stack = walk->stack;
+    return walk->chunk == stack->chunk && offset >= stack->top_offset
+               ? stack->earlier_top + (offset - stack->top_offset)
+               : NULL;
+}
+
+/* Of a frame that is in the chunk at hand. */
+static const char *copy_in_chunk(const walk_state *walk, const char *frame) {
+    const size_t offset = (size_t)(frame - walk->chunk_address);
+    const char *earlier = walk->view == AS_BEFORE ? earlier_copy_at(walk, offset) : NULL;
+    return earlier == NULL ? walk->chunk + offset : earlier;
+}
+
+/* Frames further out than those that are copied twice are as they were if the ones that they called are. */
+static bool has_moved(const walk_state *walk, const char *frame, const char *copy) {
+    const char *earlier = earlier_copy_at(walk, (size_t)(frame - walk->chunk_address));
+    if (earlier == NULL) {
+        return walk->depth == 0;
+    }
+    return pointer_at(earlier, FRAME_EXECUTABLE) != pointer_at(copy, FRAME_EXECUTABLE) ||
+           pointer_at(earlier, FRAME_PREVIOUS) != pointer_at(copy, FRAME_PREVIOUS) ||
+           (walk->depth > 0 && pointer_at(earlier, FRAME_IP) != pointer_at(copy, FRAME_IP));
+}
+
 /* `frame` may be any word that was read: nothing may be concluded from a comparison that wraps around. */
 static bool is_in_chunk(const walk_state *walk, const char *frame) {
     if (walk->chunk_address == NULL || (uintptr_t)frame % sizeof(void *) != 0) {
@@ -74,6 +103,12 @@ static bool is_executing_generator(const char *object) {
            object[offsetof(PyGenObject, gi_frame_state)] == FRAME_EXECUTING;
 }
 
+static bool is_what_it_seems(const pyprof_stray_frame *stray) {
+    const char owner = stray->object[BEFORE_GENERATORS_FRAME + FRAME_OWNER];
+    return owner >= PYPROF_FIRST_NON_PYTHON_OWNER ||
+           (owner == FRAME_OWNED_BY_GENERATOR && is_executing_generator(stray->object));
+}
+
 static pyprof_c_frame *place_of_c_frame(walk_state *walk, const char *frame) {
     return &walk->stack->c_frames[(uintptr_t)frame / sizeof(void *) % MOST_C_FRAMES];
 }
@@ -83,7 +118,7 @@ static bool is_next(const walk_state *walk, const char *frame) {
     if (!walk->end_is_exact || !is_in_chunk(walk, frame)) {
         return false;
     }
-    const char *copy = walk->chunk + (frame - walk->chunk_address);
+    const char *copy = copy_in_chunk(walk, frame);
     pyprof_code_shape *shape = walk->find(code_of(copy));
     return shape != NULL && frame + shape->frame_bytes == walk->frame_end;
 }
@@ -97,7 +132,7 @@ static const char *skip_c_frame(walk_state *walk, const char *frame) {
 
 static const char *copy_of_stray(walk_state *walk, const char *frame, pyprof_stray_frame *space) {
     const pyprof_stray_frame *stray = pyprof_find_stray(walk->stack, frame);
-    if (stray == NULL) {
+    if (stray == NULL || !is_what_it_seems(stray)) {
         const pyprof_read one = pyprof_read_of_stray(space, frame);
         if ((uintptr_t)frame % sizeof(void *) != 0 || !pyprof_read_memory(&one, 1)) {
             return NULL;
@@ -105,17 +140,14 @@ static const char *copy_of_stray(walk_state *walk, const char *frame, pyprof_str
         walk->read_more = true;
         stray = space;
     }
+    pyprof_expect_stray(walk->stack, frame);
     const char *copy = stray->object + BEFORE_GENERATORS_FRAME;
     char owner = copy[FRAME_OWNER];
     if (owner >= PYPROF_FIRST_NON_PYTHON_OWNER) {
         *place_of_c_frame(walk, frame) = (pyprof_c_frame){frame, pointer_at(copy, FRAME_PREVIOUS)};
         return copy;
     }
-    if (owner != FRAME_OWNED_BY_GENERATOR || !is_executing_generator(stray->object)) {
-        return NULL;
-    }
-    pyprof_expect_stray(walk->stack, frame);
-    return copy;
+    return is_what_it_seems(stray) ? copy : NULL;
 }
 
 static const char *bytecode_of(const char *frame, const char *code, pyprof_code_shape *shape) {
@@ -184,11 +216,7 @@ static pyprof_live_result add_frame(walk_state *walk, const char *address, const
     walk->begun += begun;
     pyprof_code_frame *frame = &walk->frames[walk->depth++];
     *frame = (pyprof_code_frame){(PyCodeObject *)code, (int32_t)lasti, begun};
-    if (walk->depth > 1) {
-        pyprof_call_kind call = pyprof_look_up_call(frame, frame - 1, address);
-        walk->new_call |= call != PYPROF_CALL_KNOWN;
-        walk->odd_call |= call == PYPROF_CALL_UNKNOWN;
-    }
+    walk->unknown_call |= walk->depth > 1 && !pyprof_is_known_call(frame, frame - 1);
     return PYPROF_LIVE_EXACT;
 }
 
@@ -209,7 +237,8 @@ static pyprof_live_result walk_frames(walk_state *walk, const char *frame) {
         }
         const char *after_c_frame = NULL;
         if (is_in_chunk(walk, frame)) {
-            copy = walk->chunk + (frame - walk->chunk_address);
+            copy = copy_in_chunk(walk, frame);
+            walk->moved |= has_moved(walk, frame, copy);
             if (copy[FRAME_OWNER] != FRAME_OWNED_BY_THREAD) {
                 return PYPROF_LIVE_TORN;
             }
@@ -233,63 +262,60 @@ static pyprof_live_result walk_frames(walk_state *walk, const char *frame) {
     return walk->truncated || ends_at_bottom(walk) ? PYPROF_LIVE_EXACT : PYPROF_LIVE_TORN;
 }
 
-static pyprof_live_result walk_copy(pyprof_live_thread *thread, walk_state *walk) {
-    pyprof_live_stack *stack = walk->stack;
-    pyprof_live_thread after;
-    if (!pyprof_is_copy_of(thread, stack, &after)) {
-        return PYPROF_LIVE_TORN;
-    }
+static pyprof_live_result walk_view_of_copy(const pyprof_live_thread *thread, walk_state *walk) {
     if (thread->chunk != NULL) {
-        walk->chunk = stack->chunk;
+        walk->chunk = walk->stack->chunk;
         walk->chunk_address = thread->chunk;
-        walk->chunk_end = walk->frame_end = thread->top;
-    }
-    stack->expected_count = 0;
-    if (thread->frame != NULL && !is_in_chunk(walk, thread->frame) &&
-        pyprof_find_stray(stack, thread->frame) == NULL) {
-        /* A generator may yield at once: read later, it would be found asleep more often than its caller is
-         * found gone, and lose samples to it. */
-        pyprof_expect_stray(stack, thread->frame);
-        return PYPROF_LIVE_TORN;
+        /* Not its top: what is innermost was read an instant later. */
+        walk->chunk_end = walk->frame_end = thread->chunk + walk->stack->chunk_bytes;
     }
     pyprof_live_result result = walk_frames(walk, thread->frame);
     if (result != PYPROF_LIVE_EXACT) {
         return result;
-    }
-    if (walk->odd_call) {
-        return PYPROF_LIVE_ODD_CALL;
     }
     if (walk->read_more) {
         pyprof_live_thread last = *thread;
         if (!pyprof_live_read_thread(&last)) {
             return PYPROF_LIVE_TORN;
         }
-        after = pyprof_is_at_same_place(&last, thread) ? after : last;
+        walk->moved |= !pyprof_is_at_same_place(&last, thread);
     }
-    return walk->new_call                            ? PYPROF_LIVE_NEW_CALL
-           : pyprof_is_at_same_place(thread, &after) ? PYPROF_LIVE_EXACT
-                                                     : PYPROF_LIVE_UNVERIFIED;
+    if (walk->view == AS_AFTER && !walk->moved) {
+        if (walk->unknown_call) {
+            pyprof_live_learn_calls(walk->frames, walk->depth);
+        }
+        return PYPROF_LIVE_EXACT;
+    }
+    return walk->unknown_call ? PYPROF_LIVE_ODD_CALL : PYPROF_LIVE_UNVERIFIED;
 }
 
 enum { MOST_ATTEMPTS = 10, MOST_UNKNOWN = 3 };
 
 pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stack *stack, bool is_copied,
-                                    pyprof_find_code find, pyprof_code_frame *frames, size_t max,
-                                    size_t *depth, bool *truncated) {
+                                    pyprof_find_code find, pyprof_live_walk *walk) {
     pyprof_live_result result = PYPROF_LIVE_TORN;
     int unknown = 0;
-    pyprof_known_calls_begin_walk();
+    walk->moved = false;
     for (int attempt = 0; attempt < MOST_ATTEMPTS && unknown < MOST_UNKNOWN; attempt++) {
         if ((attempt > 0 || !is_copied) && !pyprof_live_copy_again(thread, stack, &is_copied)) {
             return PYPROF_LIVE_TORN;
         }
-        walk_state walk = {.find = find, .frames = frames, .max = max, .stack = stack};
-        walk.reads_c_frames = unknown > 0; /* a generator may be between them now */
-        result = is_copied ? walk_copy(thread, &walk) : PYPROF_LIVE_TORN;
-        *depth = walk.depth;
-        *truncated = walk.truncated;
-        if (result < PYPROF_LIVE_ODD_CALL) {
-            return result;
+        result = PYPROF_LIVE_TORN;
+        if (!is_copied || !pyprof_is_copy_of(thread, stack)) {
+            walk->moved |= attempt > 0; /* before, it may have been elsewhere since the last tick */
+            continue;
+        }
+        for (walk_view view = AS_AFTER; view <= AS_BEFORE; view++) {
+            walk_state state = {
+                .view = view, .find = find, .frames = walk->frames, .max = walk->max, .stack = stack};
+            state.reads_c_frames = unknown > 0; /* a generator may be between them now */
+            result = walk_view_of_copy(thread, &state);
+            walk->depth = state.depth;
+            walk->truncated = state.truncated;
+            walk->moved |= result != PYPROF_LIVE_EXACT;
+            if (result < PYPROF_LIVE_ODD_CALL) {
+                return result;
+            }
         }
         unknown += result != PYPROF_LIVE_TORN;
     }
@@ -299,10 +325,9 @@ pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stac
 #else
 
 pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stack *stack, bool is_copied,
-                                    pyprof_find_code find, pyprof_code_frame *frames, size_t max,
-                                    size_t *depth, bool *truncated) {
-    (void)thread, (void)stack, (void)is_copied, (void)find, (void)frames, (void)max, (void)depth;
-    *truncated = false;
+                                    pyprof_find_code find, pyprof_live_walk *walk) {
+    (void)thread, (void)stack, (void)is_copied, (void)find;
+    walk->truncated = walk->moved = false;
     return PYPROF_LIVE_TORN;
 }
 

@@ -6,10 +6,15 @@
  *
  * What makes a copied stack credible: thread-owned frames lie one after the other on the thread's data stack,
  * each as long as its code says; every instruction pointer is inside its code; a frame outside the data stack
- * belongs to a generator that is executing, or to C code; the chain ends at the bottom. That leaves copies
- * that mix two moments between which frames of one size took each other's place. They show calls that nobody
- * makes: so each call, from this instruction to that function, must have been seen before with the GIL, or
- * twice in a row now.
+ * belongs to a generator that is executing, or to C code; the chain ends at the bottom. The innermost frames
+ * are copied before and after what says which is the innermost: where both copies are the same, the stack was
+ * that. Where they are not, the thread moved in that microsecond, and a copy may mix two moments between
+ * which frames of one size took each other's place. It shows calls that nobody makes: so each call, from this
+ * instruction to that function, must be known, from a stack that did not move or one that was read with the
+ * GIL.
+ *
+ * A moment at which the thread moves must not be given up for the next at which it does not: functions that
+ * run for microseconds would lose to longer ones. That is what the copy from before is for.
  */
 #ifndef PYPROF_CPYTHON_LIVE_STACKS_H
 #define PYPROF_CPYTHON_LIVE_STACKS_H
@@ -47,7 +52,7 @@ size_t pyprof_live_stack_bytes(const pyprof_live_stack *stack);
  * last time: a guess that saves system calls, since many threads can be read in one. Where it seldom holds,
  * the threads have to be read first without their stacks. At most PYPROF_LIVE_READS. False: no memory. Then
  * `parse`, once that was done. */
-enum { PYPROF_LIVE_READS = 16 };
+enum { PYPROF_LIVE_READS = 24 };
 bool pyprof_live_reads(pyprof_live_thread *thread, pyprof_live_stack *stack, pyprof_read *reads,
                        size_t *count);
 void pyprof_live_parse(pyprof_live_thread *thread);
@@ -55,23 +60,28 @@ void pyprof_live_parse(pyprof_live_thread *thread);
 typedef enum {
     PYPROF_LIVE_EXACT,
     PYPROF_LIVE_UNVERIFIED, /* credible, but the thread moved meanwhile */
-    PYPROF_LIVE_NEW_CALL,   /* the same, with a call that was never seen with the GIL, but twice now */
-    PYPROF_LIVE_ODD_CALL,   /* the same, with one that is seen for the first time, if it is one */
+    PYPROF_LIVE_ODD_CALL,   /* the same, with a call that was never seen, if it is one */
     PYPROF_LIVE_UNKNOWN,    /* a code object that `find` does not know */
     PYPROF_LIVE_TORN,       /* no credible stack */
 } pyprof_live_result;
 
 typedef pyprof_code_shape *(*pyprof_find_code)(const void *code);
 
-/* Leaf first, at most `max` frames that have begun; `*truncated` tells whether the stack had more.
- * `is_copied`: what `pyprof_live_reads` asked for has just been read and parsed; the rest is read here, as
- * often as it takes.
+typedef struct {
+    pyprof_code_frame *frames; /* leaf first */
+    size_t max;                /* at most so many that have begun */
+    size_t depth;
+    bool truncated; /* the stack had more */
+    bool moved;     /* the thread, at the first look already */
+} pyprof_live_walk;
+
+/* Fills `walk`, whose `frames` and `max` are set. `is_copied`: what `pyprof_live_reads` asked for has just
+ * been read and parsed; the rest is read here, as often as it takes.
  */
 pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stack *stack, bool is_copied,
-                                    pyprof_find_code find, pyprof_code_frame *frames, size_t max,
-                                    size_t *depth, bool *truncated);
+                                    pyprof_find_code find, pyprof_live_walk *walk);
 
-/* The calls of a stack that was read with the GIL. One thread at a time, and not during a walk. */
+/* The calls of a stack that stood still while it was read. One thread at a time. */
 void pyprof_live_learn_calls(const pyprof_code_frame *frames, size_t depth);
 
 /* Checks the layouts and proves them on the calling thread's own stack; attached, after

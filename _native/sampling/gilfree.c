@@ -27,9 +27,10 @@ static struct {
     size_t count, capacity;
     pyprof_read *reads;
     size_t read_capacity;
-    size_t bytes;     /* atomic */
-    size_t reading;   /* counts */
-    size_t new_calls; /* counts */
+    size_t bytes;   /* atomic */
+    size_t reading; /* counts */
+    size_t leaving; /* counts */
+    uint64_t moved; /* a bit for each of the last stacks of threads on a CPU: it had while it was read */
 } list;
 
 enum { MOST_THREADS = 100000 }; /* against a list that was changed into a ring while it was read */
@@ -219,18 +220,14 @@ static bool read_threads(const pyprof_snapshot_request *request) {
     return read_needed(request, ROAMING_ALONE, all) && read_needed(request, ALL_WITH_STACKS, all);
 }
 
-/* A stack with a call that was never seen with the GIL must be read twice; so now and then `current_frames`
- * has a look at it. On free-threaded builds it does not: there everybody would wait until the last thread has
- * come to its next safe point, which a thread in a C call does at the end of the call. */
-enum { NEW_CALLS_EVERY = 8 };
-
+/* On free-threaded builds a stack with an unknown call is not left to `current_frames`: there everybody would
+ * wait until the last thread has come to its next safe point, which a thread in a C call does at the end of
+ * the call. */
 static bool leaves_to_other_engine(pyprof_live_result result) {
     switch (result) {
     case PYPROF_LIVE_EXACT:
     case PYPROF_LIVE_UNVERIFIED:
         return false;
-    case PYPROF_LIVE_NEW_CALL:
-        return !pyprof_is_free_threaded() && ++list.new_calls % NEW_CALLS_EVERY == 0;
     case PYPROF_LIVE_ODD_CALL:
         return !pyprof_is_free_threaded();
     case PYPROF_LIVE_UNKNOWN:
@@ -242,25 +239,47 @@ static bool leaves_to_other_engine(pyprof_live_result result) {
 
 static pyprof_symbol *symbol_of(PyCodeObject *code) { return pyprof_code_cache_find(code); }
 
-static bool walk(const pyprof_snapshot_request *request, node *one, pyprof_thread_view *view,
+/* A stack that changes while it is read is given up for one that does not, if neither copy of it is credible:
+ * functions that run for microseconds lose to longer ones. Where that is more than the odd stack, they are
+ * left to `current_frames`, which has their threads wait; whichever it finds, so that none has more weight.
+ * Now and then they are read here too, to see whether it is still so. */
+enum { MOST_MOVED = 4, READ_ALL_THE_SAME = 8 };
+
+static bool move_too_fast(void) {
+    return !pyprof_is_free_threaded() && __builtin_popcountll(list.moved) > MOST_MOVED;
+}
+
+static bool any_runs(const pyprof_threads *known) {
+    for (size_t i = 0; i < known->count; i++) {
+        if (known->items[i].on_cpu && !known->items[i].stack_is_current) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool walk(const pyprof_snapshot_request *request, node *one, bool on_cpu, pyprof_thread_view *view,
                  pyprof_gilfree_losses *losses) {
     static pyprof_code_frame frames[PYPROF_MAX_DEPTH + PYPROF_SPARE_FRAMES]; /* too large for the stack */
     size_t max = request->max_frames < PYPROF_MAX_DEPTH ? request->max_frames : PYPROF_MAX_DEPTH;
-    size_t depth;
     if (one->stack == NULL && (one->stack = pyprof_live_stack_new()) == NULL) {
         return false;
     }
-    pyprof_live_result result =
-        pyprof_walk_live(&one->thread, one->stack, one->is_copied, pyprof_code_cache_find_shape, frames, max,
-                         &depth, &view->truncated);
+    pyprof_live_walk live = {.frames = frames, .max = max};
+    const pyprof_live_result result =
+        pyprof_walk_live(&one->thread, one->stack, one->is_copied, pyprof_code_cache_find_shape, &live);
+    view->truncated = live.truncated;
+    if (on_cpu) {
+        list.moved = list.moved << 1 | live.moved;
+    }
     const bool left = leaves_to_other_engine(result);
-    const bool has_died = !pyprof_code_cache_end_walk(frames, left ? 0 : depth);
+    const bool has_died = !pyprof_code_cache_end_walk(frames, left ? 0 : live.depth);
     losses->torn += result == PYPROF_LIVE_TORN || has_died;
     if (left || has_died) {
         return false;
     }
     losses->unverified += result != PYPROF_LIVE_EXACT;
-    return pyprof_snapshot_add_frames(request, view, frames, depth, symbol_of);
+    return pyprof_snapshot_add_frames(request, view, frames, live.depth, symbol_of);
 }
 
 /* No frames and no clock of its own yet. */
@@ -276,7 +295,7 @@ static bool is_starting(size_t i, bool is_new) {
     return tid == 0;
 }
 
-bool pyprof_gilfree_take(const pyprof_snapshot_request *request, pyprof_gilfree_losses *losses) {
+static bool take(const pyprof_snapshot_request *request, pyprof_gilfree_losses *losses) {
     pyprof_code_cache_begin_snapshot();
     if (!read_threads(request) && !list_threads(request, TO_THE_END)) {
         losses->torn++;
@@ -305,11 +324,23 @@ bool pyprof_gilfree_take(const pyprof_snapshot_request *request, pyprof_gilfree_
                            pyprof_timer_took_cpu_of(key.tid, key.tstate == request->gil_holder ||
                                                                  pyprof_thread_attached(key.tstate));
         }
-        if (pyprof_snapshot_needs_walk(request, place) && !walk(request, one, view, losses)) {
+        const bool on_cpu = place < request->known->count && request->known->items[place].on_cpu;
+        if (pyprof_snapshot_needs_walk(request, place) && !walk(request, one, on_cpu, view, losses)) {
             return false;
         }
     }
     return true;
+}
+
+bool pyprof_gilfree_take(const pyprof_snapshot_request *request, pyprof_gilfree_losses *losses) {
+    if (!move_too_fast() || !any_runs(request->known)) {
+        return take(request, losses);
+    }
+    if (++list.leaving % READ_ALL_THE_SAME == 0) {
+        pyprof_gilfree_losses of_nobody = {0};
+        take(request, &of_nobody);
+    }
+    return false;
 }
 
 #endif

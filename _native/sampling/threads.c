@@ -145,12 +145,21 @@ bool pyprof_threads_read_clocks(pyprof_threads *threads, const void *gil_holder)
 /* Who has the GIL but not the CPU, which another thread or process took from it, stands where it lost that:
  * at system calls, mostly. And C code from which the timer took the CPU would be seen less than Python code
  * from which it did. Both are rare unless they happen all the time: then what is in doubt and not asked for
- * is not placed. Asking is what costs most, so that is every other tick; but of a thread that may soon end it
- * must be known whether it is on a CPU at all (charge.c). */
-enum { TRUST_AFTER = 16, ASK_TRUSTED_EVERY = 8, ASK_OTHERS_EVERY = 2, YOUNG_PERIODS = 10 };
+ * is not placed. Asking is what costs most, so that is every other tick on average, at random: where C calls
+ * keep the GIL there is a tick a call, and functions may take turns. But of a thread that may soon end it
+ * must be known whether it is on a CPU at all (charge.c), and a call that long is not left to chance. */
+enum {
+    TRUST_AFTER = 16,
+    ASK_TRUSTED_EVERY = 8,
+    ASK_OTHERS_EVERY = 2,
+    YOUNG_PERIODS = 10,
+    OVERDUE_PERIODS = 4
+};
 
-static bool is_young(const pyprof_threads *threads, const pyprof_thread *thread) {
-    return thread->clock_ns < YOUNG_PERIODS * 2 * threads->patience_ns;
+static bool is_urgent(const pyprof_threads *threads, const pyprof_thread *thread) {
+    const int64_t period_ns = 2 * threads->patience_ns;
+    return thread->clock_ns < YOUNG_PERIODS * period_ns ||
+           thread->clock_ns - thread->charged_ns > OVERDUE_PERIODS * period_ns;
 }
 
 static void place_the_certain_only(pyprof_threads *threads) {
@@ -159,16 +168,16 @@ static void place_the_certain_only(pyprof_threads *threads) {
     }
 }
 
-pyprof_doubt pyprof_threads_doubt(pyprof_threads *threads, const void *gil_holder) {
+pyprof_doubt pyprof_threads_doubt(pyprof_threads *threads, const void *gil_holder, uint64_t chance) {
     /* With several CPUs, who has run Python code is seen when it holds the GIL again. */
     const bool can_wait = pyprof_can_look_on() && gil_holder != NULL && gil_holder != PYPROF_UNKNOWN_HOLDER;
-    bool any = false, any_young = false, any_due = false, nobody_presumed = false;
+    bool any = false, any_urgent = false, any_due = false, nobody_presumed = false;
     for (size_t i = 0; i < threads->count; i++) {
         const pyprof_thread *thread = &threads->items[i];
         if (thread->moved && !thread->is_running) {
             const bool is_due = !may_wait_to_be_placed(threads, thread);
             any = true;
-            any_young |= is_young(threads, thread);
+            any_urgent |= is_urgent(threads, thread);
             any_due |= is_due;
             nobody_presumed |= is_due && !thread->on_cpu && !can_wait;
         }
@@ -178,8 +187,8 @@ pyprof_doubt pyprof_threads_doubt(pyprof_threads *threads, const void *gil_holde
     if (!any) {
         return PYPROF_NO_DOUBT;
     }
-    if ((trusted && nobody_presumed) || (!trusted && any_young) ||
-        ((trusted || any_due) && ++threads->unasked % every == 0)) {
+    if ((trusted && nobody_presumed) || (!trusted && any_urgent) ||
+        ((trusted || any_due) && chance % every == 0)) {
         return nobody_presumed ? PYPROF_NOBODY_PRESUMED : PYPROF_UNCONFIRMED;
     }
     if (!trusted) {

@@ -48,7 +48,6 @@ typedef struct {
     int64_t patience_ns;    /* CPU time that may stay unplaced for a while */
     bool trust_clocks;      /* a clock that stands still proves that its thread did not run */
     uint32_t confirmations; /* of what was presumed of threads in doubt, in a row */
-    uint32_t unasked;       /* ticks in doubt, of which some are asked about */
 } pyprof_threads;
 
 /* Does the clock of a busy thread go on within 50 µs? Some sandboxes count in whole milliseconds. Takes that
@@ -67,10 +66,10 @@ const void *pyprof_threads_gil_holder(const pyprof_threads *threads, PyInterpret
  * CPU. Returns whether anything may have changed since the last snapshot. */
 bool pyprof_threads_read_clocks(pyprof_threads *threads, const void *gil_holder);
 
-/* Are there threads that have run, of which that does not tell where, or not for sure? The timer may have the
- * CPU that they had. */
+/* Are there threads that have run, of which that does not tell where, or not for sure, and is it to be asked
+ * for? The timer may have the CPU that they had. `chance`: a random number. */
 typedef enum { PYPROF_NO_DOUBT, PYPROF_UNCONFIRMED, PYPROF_NOBODY_PRESUMED } pyprof_doubt;
-pyprof_doubt pyprof_threads_doubt(pyprof_threads *threads, const void *gil_holder);
+pyprof_doubt pyprof_threads_doubt(pyprof_threads *threads, const void *gil_holder, uint64_t chance);
 
 /* Decides by what the scheduler says of them. False: it does not say, or there are too many. */
 bool pyprof_threads_ask_who_was_preempted(pyprof_threads *threads);

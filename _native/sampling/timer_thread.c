@@ -212,7 +212,7 @@ static void tick(pyprof_timer *timer, int64_t now) {
     const void *gil_holder = pyprof_threads_gil_holder(&timer->threads, timer->interp);
     const void *newest = pyprof_newest_thread(timer->interp);
     bool changed = pyprof_threads_read_clocks(&timer->threads, gil_holder) || newest != timer->newest_thread;
-    const pyprof_doubt doubt = pyprof_threads_doubt(&timer->threads, gil_holder);
+    const pyprof_doubt doubt = pyprof_threads_doubt(&timer->threads, gil_holder, next_random(timer));
     if (doubt != PYPROF_NO_DOUBT && !pyprof_threads_ask_who_was_preempted(&timer->threads) &&
         doubt == PYPROF_NOBODY_PRESUMED) {
         bool punctual = pyprof_nap();
