@@ -162,7 +162,7 @@ def schedule_after_fork() -> None:
     """The `after_in_parent` hook that goes with `prepare_after_fork`."""
 
 def unlock_in_child(object: object) -> None:
-    """In the child of a fork: on free-threaded builds a thread that is not here may hold the object's lock."""
+    """In the child of a fork, on free-threaded builds: a thread that is not here may hold its lock."""
 
 def gilfree_obstacle() -> str | None:
     """Why the `gilfree` engine cannot be used in this process, if it cannot."""

@@ -28,7 +28,7 @@ class Stats:
     torn: int
     """Times that no credible stack could be read from a running thread."""
     fallbacks: int
-    """Snapshots that engine `gilfree` left to `current_frames`: for code not seen before, or a torn stack."""
+    """Snapshots that engine `gilfree` left to `current_frames`: stacks torn, unknown, or moving too fast."""
     stacks: int
     """Stacks walked. A thread that has not run since the last tick needs no walk."""
     threads: int

@@ -5,6 +5,7 @@ call gets what is left of the deadline of the whole exchange, and `Wire.cut` shu
 which whatever call is waiting returns. Looking a host up is the one thing that neither reaches.
 """
 
+import os
 import time
 from functools import lru_cache
 from http.client import HTTPConnection
@@ -66,7 +67,7 @@ class Wire:
     def cut(self) -> None:
         with self._lock:
             self._was_cut = True
-            if self._socket is not None:
+            if self._socket is not None and self._socket.is_open():
                 try:
                     # Not SSLSocket's, which would take the TLS state away from under the reader.
                     self._socket.plain_shutdown()
@@ -78,19 +79,32 @@ class Wire:
             self._was_cut = False
 
     def watch(self, sock: Any) -> None:
+        """From now on `cut` ends what waits for this socket, which has just been made."""
         with self._lock:
+            sock.inode = _inode(sock)
             self._socket = sock
 
     def close(self, sock: Any) -> None:
         with self._lock:
             if self._socket is sock:
                 self._socket = None
-            sock.plain_close()
+            if sock.is_open():
+                sock.plain_close()
+            else:
+                sock.detach()
 
     def after_fork_child(self) -> None:
         self._lock = unpatched.allocate_lock()
         self._socket = None
         self._was_cut = False
+
+
+def _inode(sock: Any) -> int:
+    """Which file the descriptor is of; 0 if of none."""
+    try:
+        return os.fstat(sock.fileno()).st_ino
+    except OSError:
+        return 0
 
 
 @lru_cache(maxsize=8)
@@ -99,6 +113,7 @@ def _with_deadline(base: Any, plain: Any) -> Any:
 
     class DeadlineSocket(base):  # type: ignore[misc]
         wire: Wire
+        inode = 0
 
         def _arm(self) -> None:
             self.settimeout(self.wire.left())
@@ -140,8 +155,17 @@ def _with_deadline(base: Any, plain: Any) -> Any:
             else:
                 wire.close(self)
 
+        def is_open(self) -> bool:
+            """Whether the descriptor is still this socket's.
+
+            An application may close all it finds (`os.closerange`), and get the number for a file of its own.
+            """
+            return self.inode != 0 and _inode(self) == self.inode
+
         def is_idle(self) -> bool:
             """Whether the peer has neither closed nor sent anything."""
+            if not self.is_open():
+                return False
             self.settimeout(0)
             try:
                 plain.recv(self, 1, MSG_PEEK)
@@ -185,8 +209,6 @@ def connect(host: str, port: int, wire: Wire) -> Any:
 
 def tls_context(ca: str | None) -> Any:
     """A context that verifies with the authorities in `ca` (file or directory; None: the system's)."""
-    import os
-
     ssl = unpatched.ssl_module()
     path = {} if ca is None else {"capath" if os.path.isdir(ca) else "cafile": ca}
     context = ssl.create_default_context(**path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pyprof.pprof.errors import printable
+
 __all__ = ["Scale", "choose_scale", "format_percent"]
 
 _BYTES = (("B", 1), ("kB", 1 << 10), ("MB", 1 << 20), ("GB", 1 << 30), ("TB", 1 << 40), ("PB", 1 << 50))
@@ -55,7 +57,7 @@ def choose_scale(unit: str, values: Iterable[int], total: int) -> Scale:
     """
     family = _family(unit)
     if family is None:
-        return Scale("" if unit.lower() in _SILENT else unit, 1)
+        return Scale("" if unit.lower() in _SILENT else printable(unit), 1)
     steps, base = family
     smallest = min((abs(value) for value in values if value), default=abs(total)) * base
     whole = abs(total) * base

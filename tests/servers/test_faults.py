@@ -4,6 +4,7 @@ Bounds are an order of magnitude above what is expected, and far below what an u
 """
 
 import contextlib
+import os
 import socket
 import threading
 import time
@@ -80,8 +81,6 @@ def send(target, series, within=20.0):
 def test_no_server_extends_the_time_allowed(faulty_server, config, make_series, behaviour):
     series = make_series()
     if behaviour is not_reading:  # more than the buffers between the two hold, and not to be compressed
-        import os
-
         series = type(series)(series.name, series.labels, os.urandom(16 << 20), 0, 0)
     target = PyroscopeTarget(config(server_url=faulty_server(behaviour).url))
     target.send([], 0)  # loads what uploads need; not what is measured
@@ -362,6 +361,34 @@ def test_what_comes_on_an_idle_connection_is_no_answer(faulty_server, config, ma
         assert said.wait(30)
         said.clear()
     target.close()
+
+
+def test_a_descriptor_that_the_application_has_got_meanwhile(faulty_server, config, make_series):
+    """It has closed all that were open, ours too. Nothing is sent on it, and it is not closed."""
+
+    def patient(connection, server):
+        while server.read_request(connection):
+            connection.sendall(OK)
+
+    def is_ours(descriptor):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as sock:
+            return server.url.endswith(f":{sock.getpeername()[1]}")
+
+    server = faulty_server(patient)
+    target = PyroscopeTarget(config(server_url=server.url))
+    assert target.send([make_series()], time.monotonic() + 30).ok
+    (ours,) = [number for number in map(int, os.listdir("/proc/self/fd")) if is_ours(number)]
+    application, peer = socket.socketpair()
+    with application, peer:
+        os.dup2(application.fileno(), ours)
+        assert target.send([make_series()], time.monotonic() + 30).ok
+        assert server.connections == 2
+        target.close()
+        assert os.path.samestat(os.fstat(ours), os.fstat(application.fileno()))
+        os.close(ours)
+        peer.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            peer.recv(1)
 
 
 def test_secrets_are_in_no_reason_and_no_log(faulty_server, config, make_series, caplog):

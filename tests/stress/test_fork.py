@@ -231,7 +231,7 @@ assert pyprof.flush(30)
 
 @pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="of free-threaded builds only")
 def test_a_fork_while_a_thread_gets_the_lock_of_all_modules(run_python: Any, tmp_path: Path) -> None:
-    """Some children in a thousand beside a thread that imports; here every one, in the state that those had."""
+    """Some of a thousand children beside a thread that imports; here each, in the state that those had."""
     program = (
         CHILD
         + """

@@ -114,6 +114,7 @@ def test_a_name_cannot_steer_the_terminal_or_break_a_line() -> None:
         ("count", 38, "38"),
         ("objects", 7, "7"),
         ("widgets", 7, "7widgets"),
+        ("\x1b]0;", 7, "7\\x1b]0;"),
         ("", 1_234_567, "1234567"),
         ("bytes", 0, "0"),
     ],
