@@ -33,7 +33,7 @@ static bool is_sane_chunk(const pyprof_live_thread *thread) {
 _Static_assert((int)MOST_STRAYS + (int)MOST_HOLDERS + 4 <= (int)PYPROF_LIVE_READS,
                "more reads than were promised");
 
-enum { EXPECTED_FOR = 64 }; /* walks that have not met it */
+enum { EXPECTED_FOR = 8 }; /* walks that have not met it */
 
 static bool is_expected(const pyprof_live_stack *stack, const pyprof_expected *one) {
     return one->address != NULL && stack->walks - one->met <= EXPECTED_FOR;

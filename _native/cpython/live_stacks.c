@@ -140,13 +140,13 @@ static const char *copy_of_stray(walk_state *walk, const char *frame, pyprof_str
         walk->read_more = true;
         stray = space;
     }
-    pyprof_expect_stray(walk->stack, frame);
     const char *copy = stray->object + BEFORE_GENERATORS_FRAME;
     char owner = copy[FRAME_OWNER];
     if (owner >= PYPROF_FIRST_NON_PYTHON_OWNER) {
         *place_of_c_frame(walk, frame) = (pyprof_c_frame){frame, pointer_at(copy, FRAME_PREVIOUS)};
         return copy;
     }
+    pyprof_expect_stray(walk->stack, frame);
     return is_what_it_seems(stray) ? copy : NULL;
 }
 

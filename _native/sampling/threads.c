@@ -145,13 +145,13 @@ bool pyprof_threads_read_clocks(pyprof_threads *threads, const void *gil_holder)
 /* Who has the GIL but not the CPU, which another thread or process took from it, stands where it lost that:
  * at system calls, mostly. And C code from which the timer took the CPU would be seen less than Python code
  * from which it did. Both are rare unless they happen all the time: then what is in doubt and not asked for
- * is not placed. Asking is what costs most, so that is every other tick on average, at random: where C calls
+ * is not placed. Asking is what costs most, so that is every third tick on average, at random: where C calls
  * keep the GIL there is a tick a call, and functions may take turns. But of a thread that may soon end it
  * must be known whether it is on a CPU at all (charge.c), and a call that long is not left to chance. */
 enum {
     TRUST_AFTER = 16,
     ASK_TRUSTED_EVERY = 8,
-    ASK_OTHERS_EVERY = 2,
+    ASK_OTHERS_EVERY = 3,
     YOUNG_PERIODS = 10,
     OVERDUE_PERIODS = 4
 };
