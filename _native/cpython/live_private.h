@@ -69,9 +69,6 @@ static inline const char *pointer_at(const char *copy, uint64_t offset) {
 /* Reads and parses the thread state at `address`. False: there is none any more. */
 bool pyprof_live_read_thread(pyprof_live_thread *thread);
 
-/* Of a copy of a thread state that was read otherwise. */
-void pyprof_live_parse_copy(const char *copy, pyprof_live_thread *thread);
-
 bool pyprof_is_same_live_thread(const pyprof_live_thread *a, const pyprof_live_thread *b);
 bool pyprof_is_at_same_place(const pyprof_live_thread *a, const pyprof_live_thread *b);
 

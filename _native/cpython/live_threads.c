@@ -5,7 +5,8 @@
 
 _Static_assert((int)THREAD_BYTES <= (int)PYPROF_LIVE_THREAD_BYTES, "a thread state is larger than its copy");
 
-void pyprof_live_parse_copy(const char *copy, pyprof_live_thread *thread) {
+void pyprof_live_parse(pyprof_live_thread *thread) {
+    const char *copy = thread->copy;
     unsigned long tid;
     memcpy(&tid, copy + THREAD_FIELD(native_thread_id), sizeof(tid));
     memcpy(&thread->unique_id, copy + offsetof(PyThreadState, id), sizeof(thread->unique_id));
@@ -22,8 +23,6 @@ void pyprof_live_parse_copy(const char *copy, pyprof_live_thread *thread) {
     thread->top = pointer_at(copy, offsetof(PyThreadState, datastack_top));
     thread->limit = pointer_at(copy, offsetof(PyThreadState, datastack_limit));
 }
-
-void pyprof_live_parse(pyprof_live_thread *thread) { pyprof_live_parse_copy(thread->copy, thread); }
 
 bool pyprof_live_read_thread(pyprof_live_thread *thread) {
     const pyprof_read whole = {thread->copy, thread->address, THREAD_BYTES};
