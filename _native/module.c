@@ -7,8 +7,8 @@
 #ifndef PYPROF_PORTABLE
 #include "cpython/interpreter.h"
 #include "sampling/after_fork.h"
-#include "sampling/clocks.h"
 #include "sampling/own_threads.h"
+#include "sampling/proc.h"
 #include "sampling/sigterm.h"
 #include "sampling/thread_type.h"
 #include "windows/ring.h"

@@ -3,18 +3,14 @@
 #define _GNU_SOURCE
 #include "sampling/clocks.h"
 
-#include <fcntl.h>
 #include <linux/futex.h>
 #include <sched.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { NS_PER_S = 1000000000, NS_PER_MS = 1000000 };
+enum { NS_PER_S = 1000000000 };
 
 static int64_t read_clock(clockid_t id) {
     struct timespec now;
@@ -38,66 +34,9 @@ bool pyprof_thread_is_on_cpu(uint64_t tid) {
     return pyprof_thread_cpu_ns(tid) > clock;
 }
 
-/* Reads a small /proc file; what it holds, or NULL. */
-static const char *read_small(const char *path, char *buffer, size_t size) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        return NULL;
-    }
-    ssize_t n = read(fd, buffer, size - 1);
-    close(fd);
-    if (n <= 0) {
-        return NULL;
-    }
-    buffer[n] = '\0';
-    return buffer;
-}
-
-/* The same for one whose line is "PID (name) S …": what stands after the name. */
-static const char *read_stat(const char *path, char *buffer, size_t size) {
-    const char *line = read_small(path, buffer, size);
-    const char *end = line == NULL ? NULL : strrchr(line, ')'); /* names may hold parentheses and spaces */
-    return end != NULL && end[1] == ' ' ? end + 2 : NULL;
-}
-
-enum { PATH_BYTES = 64 };
-
-static void path_of_thread(char path[PATH_BYTES], uint64_t tid, const char *file) {
-    snprintf(path, PATH_BYTES, "/proc/self/task/%llu/%s", (unsigned long long)tid, file);
-}
-
-bool pyprof_thread_is_runnable(uint64_t tid) {
-    char path[PATH_BYTES], buffer[512];
-    path_of_thread(path, tid, "stat");
-    const char *state = read_stat(path, buffer, sizeof(buffer));
-    return state != NULL && *state == 'R';
-}
-
-int64_t pyprof_thread_last_ran_ns(uint64_t tid) {
-    char path[PATH_BYTES], buffer[256];
-    unsigned long long ms, ns;
-    path_of_thread(path, tid, "sched");
-    const char *text = read_small(path, buffer, sizeof(buffer));
-    const char *line = text == NULL ? NULL : strstr(text, "\nse.exec_start");
-    const char *value = line == NULL ? NULL : strchr(line, ':');
-    return value != NULL && sscanf(value, ": %llu.%6llu", &ms, &ns) == 2 ? (int64_t)(ms * NS_PER_MS + ns)
-                                                                         : -1;
-}
-
 bool pyprof_thread_exists(uint64_t tid) { return syscall(SYS_tgkill, getpid(), (pid_t)tid, 0) == 0; }
 
 uint64_t pyprof_own_tid(void) { return (uint64_t)syscall(SYS_gettid); }
-
-long pyprof_native_thread_count(void) {
-    enum { FIELDS_FROM_STATE_TO_THREADS = 17 };
-    char buffer[1024];
-    const char *at = read_stat("/proc/self/stat", buffer, sizeof(buffer));
-    for (int i = 0; at != NULL && i < FIELDS_FROM_STATE_TO_THREADS; i++) {
-        at = strchr(at, ' ');
-        at = at == NULL ? NULL : at + 1;
-    }
-    return at == NULL ? 0 : strtol(at, NULL, 10);
-}
 
 /* The kernel's struct sched_attr in its first version; glibc has had one since 2.41 only. */
 struct scheduling {

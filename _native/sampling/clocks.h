@@ -16,21 +16,11 @@ int64_t pyprof_thread_cpu_ns(uint64_t tid);
 /* Whether the thread is on a CPU now: its clock goes on between two reads. */
 bool pyprof_thread_is_on_cpu(uint64_t tid);
 
-/* Whether the kernel holds the thread ready to run or running; costs some 25 µs. */
-bool pyprof_thread_is_runnable(uint64_t tid);
-
-/* When the thread was last on a CPU, by the scheduler's clock; -1 where the kernel does not say. A thread
- * from which another has taken the CPU was there until that began to run. Costs some 10 µs. */
-int64_t pyprof_thread_last_ran_ns(uint64_t tid);
-
 /* Whether the kernel still counts the thread as one of this process. */
 bool pyprof_thread_exists(uint64_t tid);
 
 /* Kernel id of the calling thread. */
 uint64_t pyprof_own_tid(void);
-
-/* Threads of this process as the kernel counts them, 0 where it cannot be told. */
-long pyprof_native_thread_count(void);
 
 /* From now on the calling thread wakes as soon as its deadlines come. A deadline that waits for the CPU is
  * not only late: the thread that has the CPU leaves it where it enters the kernel, so that the tick would

@@ -11,6 +11,7 @@
 #include "sampling/clocks.h"
 #include "sampling/growing.h"
 #include "sampling/own_threads.h"
+#include "sampling/proc.h"
 #include "symbols/code_cache.h"
 
 void pyprof_snapshot_begin(const pyprof_snapshot_request *request) {

@@ -9,6 +9,7 @@
 #include "cpython/interpreter.h"
 #include "sampling/clocks.h"
 #include "sampling/own_threads.h"
+#include "sampling/proc.h"
 
 /* With several CPUs it is chance whether the timer takes a thread's CPU, and the thread's next tick may find
  * it on one. */

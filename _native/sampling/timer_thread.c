@@ -10,6 +10,7 @@
 #include "sampling/clocks.h"
 #include "sampling/current_frames.h"
 #include "sampling/gilfree.h"
+#include "sampling/proc.h"
 #include "sampling/sigterm.h"
 #include "windows/ring.h"
 
@@ -332,6 +333,7 @@ void pyprof_timer_thread_finish(pyprof_timer *timer) {
 void pyprof_timer_thread_run(void *argument) {
     pyprof_timer *timer = argument;
     pyprof_wake_promptly();
+    pyprof_proc_begin();
     timer->own = pyprof_current_frames_attachable(timer->interp);
     pyprof_own_thread_is_attachable();
     if (timer->own != NULL) {

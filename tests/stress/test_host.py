@@ -6,6 +6,7 @@ Seen to fail, each with one line changed:
 - targets that are not closed: `test_restarts_leak_…` for servers; a timer that is not ended: for all of them;
 - a Thread that dies unjoined leaves its handle: `test_a_thread_that_a_stop_could_not_wait_for`;
 - windows that are kept: `test_restarts_keep_the_memory_flat`;
+- a timer with a copy of the host's descriptors, or with files among them: `test_the_timer_shares_no_…`;
 - `start` with a handler for SIGSEGV or SIGTERM: `test_a_segmentation_fault_…`, `test_death_by_…`.
 """
 
@@ -78,6 +79,38 @@ assert descriptors() == before, (before, descriptors())
 """
     )
     run_python(program, check=True, timeout=120)
+
+
+def test_the_timer_shares_no_descriptor_with_the_host(run_python: Any) -> None:
+    """What it keeps open takes no number of the host's, and nothing that the host closes is kept open."""
+    program = (
+        PRELUDE
+        + """
+import threading
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])  # where it has to ask who was preempted
+read, write = os.pipe()
+before = descriptors()
+pyprof.start(exporter="none", sample_rate=1000)
+def work():
+    for _ in range(100):
+        burn(0.002)
+        time.sleep(0.001)
+workers = [threading.Thread(target=work) for _ in range(3)]
+for worker in workers: worker.start()
+for worker in workers: worker.join()
+assert descriptors() == before, descriptors()
+def name(tid):
+    with open(f"/proc/self/task/{tid}/comm") as file:
+        return file.read().strip()
+(timer,) = [tid for tid in os.listdir("/proc/self/task") if name(tid) == "pyprof-timer"]
+kept = {os.readlink(f"/proc/self/task/{timer}/fd/{n}") for n in os.listdir(f"/proc/self/task/{timer}/fd")}
+assert 2 <= len(kept) <= 16 and all(path.endswith("/sched") for path in kept), kept
+os.close(write)
+signal.alarm(10)
+assert os.read(read, 1) == b""
+"""
+    )
+    run_python(program, check=True)
 
 
 def test_restarts_keep_the_memory_flat(run_python: Any) -> None:
