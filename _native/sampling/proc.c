@@ -12,14 +12,6 @@
 
 enum { NS_PER_MS = 1000000 };
 
-enum { PATH_BYTES = 64 };
-
-static int open_of_thread(uint64_t tid, const char *file) {
-    char path[PATH_BYTES];
-    snprintf(path, sizeof(path), "/proc/self/task/%llu/%s", (unsigned long long)tid, file);
-    return open(path, O_RDONLY | O_CLOEXEC);
-}
-
 /* What a small file holds, or NULL. */
 static const char *read_from(int fd, char *buffer, size_t size) {
     const ssize_t n = fd < 0 ? -1 : pread(fd, buffer, size - 1, 0);
@@ -44,12 +36,6 @@ static const char *after_name(const char *line) {
     return end != NULL && end[1] == ' ' ? end + 2 : NULL;
 }
 
-bool pyprof_thread_is_runnable(uint64_t tid) {
-    char buffer[512];
-    const char *state = after_name(read_and_close(open_of_thread(tid, "stat"), buffer, sizeof(buffer)));
-    return state != NULL && *state == 'R';
-}
-
 long pyprof_native_thread_count(void) {
     enum { FIELDS_FROM_STATE_TO_THREADS = 17 };
     char buffer[1024];
@@ -62,15 +48,27 @@ long pyprof_native_thread_count(void) {
     return at == NULL ? 0 : strtol(at, NULL, 10);
 }
 
-/* -- files that are kept open -- */
+/* -- files of threads -- */
 
-enum { MOST_KEPT = 16 };
+typedef enum { STAT, SCHED } file_name;
+
+static int open_of_thread(uint64_t tid, file_name name) {
+    char path[64];
+    snprintf(path, sizeof(path), "/proc/self/task/%llu/%s", (unsigned long long)tid,
+             name == STAT ? "stat" : "sched");
+    return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+/* The calling thread is the timer thread, and has file descriptors of its own. */
+static _Thread_local bool keeps_files;
+
+enum { MOST_KEPT = 32 };
 
 /* Of the timer thread alone; the kernel closes them when it ends. */
 static struct {
-    bool is_possible;
     struct {
         uint64_t tid; /* 0: none */
+        file_name name;
         int fd;
     } files[MOST_KEPT];
     size_t next; /* to be replaced */
@@ -80,29 +78,30 @@ void pyprof_proc_begin(void) {
     memset(&kept, 0, sizeof(kept));
 #ifdef SYS_close_range
     enum { UNSHARE = 2 }; /* CLOSE_RANGE_UNSHARE, since Linux 5.9 */
-    kept.is_possible = syscall(SYS_close_range, 0, ~0U, UNSHARE) == 0;
+    keeps_files = syscall(SYS_close_range, 0, ~0U, UNSHARE) == 0;
 #endif
 }
 
-static int keep_open(uint64_t tid, const char *file) {
+static int keep_open(uint64_t tid, file_name name) {
     for (size_t i = 0; i < MOST_KEPT; i++) {
-        if (kept.files[i].tid == tid) {
+        if (kept.files[i].tid == tid && kept.files[i].name == name) {
             return kept.files[i].fd;
         }
     }
-    const int fd = open_of_thread(tid, file);
+    const int fd = open_of_thread(tid, name);
     if (fd >= 0) {
         const size_t place = kept.next++ % MOST_KEPT;
         if (kept.files[place].tid != 0) {
             close(kept.files[place].fd);
         }
         kept.files[place].tid = tid;
+        kept.files[place].name = name;
         kept.files[place].fd = fd;
     }
     return fd;
 }
 
-/* A thread that is gone leaves its file unreadable for ever, and its id to another thread. */
+/* Files of a thread that is gone stay unreadable; its id may have gone to another. */
 static void close_kept(uint64_t tid) {
     for (size_t i = 0; i < MOST_KEPT; i++) {
         if (kept.files[i].tid == tid) {
@@ -112,23 +111,28 @@ static void close_kept(uint64_t tid) {
     }
 }
 
-static const char *read_scheduling(uint64_t tid, char *buffer, size_t size) {
-    static const char file[] = "sched";
-    if (!kept.is_possible) {
-        return read_and_close(open_of_thread(tid, file), buffer, size);
+static const char *read_of_thread(uint64_t tid, file_name name, char *buffer, size_t size) {
+    if (!keeps_files) {
+        return read_and_close(open_of_thread(tid, name), buffer, size);
     }
-    const char *text = read_from(keep_open(tid, file), buffer, size);
+    const char *text = read_from(keep_open(tid, name), buffer, size);
     if (text == NULL) {
         close_kept(tid);
-        text = read_from(keep_open(tid, file), buffer, size);
+        text = read_from(keep_open(tid, name), buffer, size);
     }
     return text;
+}
+
+bool pyprof_thread_is_runnable(uint64_t tid) {
+    char buffer[256];
+    const char *state = after_name(read_of_thread(tid, STAT, buffer, sizeof(buffer)));
+    return state != NULL && *state == 'R';
 }
 
 int64_t pyprof_thread_last_ran_ns(uint64_t tid) {
     char buffer[256];
     unsigned long long ms, ns;
-    const char *text = read_scheduling(tid, buffer, sizeof(buffer));
+    const char *text = read_of_thread(tid, SCHED, buffer, sizeof(buffer));
     const char *line = text == NULL ? NULL : strstr(text, "\nse.exec_start");
     const char *value = line == NULL ? NULL : strchr(line, ':');
     return value != NULL && sscanf(value, ": %llu.%6llu", &ms, &ns) == 2 ? (int64_t)(ms * NS_PER_MS + ns)

@@ -205,21 +205,15 @@ static int64_t ns_without_cpu(uint64_t tid, int64_t timer_began_ns) {
     return timer_began_ns - pyprof_thread_last_ran_ns(tid);
 }
 
-/* It lost its CPU at the very moment when the timer got one. */
-static bool gave_way_at_once(int64_t ns) { return ns > -SAME_MOMENT_NS && ns < SAME_MOMENT_NS; }
-
-/* Or just before, to one of the kernel's own threads, which the same interrupt woke. */
-static bool gave_way_before(int64_t ns, uint64_t tid) {
-    return ns >= SAME_MOMENT_NS && ns < SOON_NS && pyprof_thread_is_runnable(tid);
-}
+/* It lost its CPU at the very moment when the timer got one; or just before, to one of the kernel's own
+ * threads, which the same interrupt woke. */
+static bool may_have_been_preempted(int64_t ns) { return ns > -SAME_MOMENT_NS && ns < SOON_NS; }
 
 bool pyprof_timer_took_cpu_of(uint64_t tid, bool presumed) {
     const int64_t timer_began_ns = pyprof_thread_last_ran_ns(pyprof_own_tid());
-    if (timer_began_ns < 0) {
-        return presumed || pyprof_thread_is_runnable(tid);
-    }
-    const int64_t ns = ns_without_cpu(tid, timer_began_ns);
-    return gave_way_at_once(ns) || gave_way_before(ns, tid);
+    return timer_began_ns < 0 ? presumed || pyprof_thread_is_runnable(tid)
+                              : may_have_been_preempted(ns_without_cpu(tid, timer_began_ns)) &&
+                                    pyprof_thread_is_runnable(tid);
 }
 
 typedef struct {
@@ -229,10 +223,11 @@ typedef struct {
 } preempted;
 
 /* From which thread the timer took its CPU; of those that are presumed to have been on one, or of the others
- * that have run since the last tick. */
+ * that have run since the last tick. One that wants no CPU gave its own up by itself: it was woken by the
+ * tick's interrupt, got the CPU first and went back to wait, for the GIL mostly. */
 static void find_preempted(const pyprof_threads *threads, int64_t timer_began_ns, bool presumed,
                            preempted *found) {
-    for (size_t i = 0; i < threads->count && !gave_way_at_once(found->ns_without_cpu); i++) {
+    for (size_t i = 0; i < threads->count && found->ns_without_cpu >= SAME_MOMENT_NS; i++) {
         const pyprof_thread *thread = &threads->items[i];
         if (!thread->moved || thread->is_running || thread->on_cpu != presumed) {
             continue;
@@ -241,7 +236,8 @@ static void find_preempted(const pyprof_threads *threads, int64_t timer_began_ns
             return;
         }
         const int64_t ns = ns_without_cpu(thread->key.tid, timer_began_ns);
-        if (gave_way_at_once(ns) || (ns >= 0 && ns < found->ns_without_cpu)) {
+        if (may_have_been_preempted(ns) && ns < found->ns_without_cpu &&
+            pyprof_thread_is_runnable(thread->key.tid)) {
             found->thread = thread;
             found->ns_without_cpu = ns;
         }
@@ -258,10 +254,6 @@ bool pyprof_threads_ask_who_was_preempted(pyprof_threads *threads) {
     find_preempted(threads, timer_began_ns, false, &found);
     if (found.asked > MOST_ASKED) {
         return false;
-    }
-    if (found.thread != NULL && !gave_way_at_once(found.ns_without_cpu) &&
-        !gave_way_before(found.ns_without_cpu, found.thread->key.tid)) {
-        found.thread = NULL;
     }
     threads->confirmations++;
     for (size_t i = 0; i < threads->count; i++) {
