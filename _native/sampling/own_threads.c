@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "cpython/interpreter.h"
 #include "sampling/clocks.h"
@@ -106,6 +108,15 @@ pyprof_own_thread *pyprof_own_thread_start(void (*run)(void *), void *argument, 
     }
     __atomic_add_fetch(&alive, 1, __ATOMIC_RELAXED);
     return thread;
+}
+
+bool pyprof_own_thread_unshares_descriptors(void) {
+#ifdef SYS_close_range
+    enum { UNSHARE = 2 }; /* CLOSE_RANGE_UNSHARE, since Linux 5.9 */
+    return syscall(SYS_close_range, 0, ~0U, UNSHARE) == 0;
+#else
+    return false;
+#endif
 }
 
 void pyprof_own_thread_is_attachable(void) {

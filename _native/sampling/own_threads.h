@@ -22,6 +22,11 @@ pyprof_own_thread *pyprof_own_thread_start(void (*run)(void *), void *argument, 
 /* By the thread itself: it has a thread state, or will make none. */
 void pyprof_own_thread_is_attachable(void);
 
+/* By the thread itself: from now on it has file descriptors of its own, none at first. Then it can keep files
+ * open, while neither `os.closerange` and forks of the application touch them nor they its numbers and
+ * limits. False: the kernel refuses. */
+bool pyprof_own_thread_unshares_descriptors(void);
+
 /* By who has started the thread, attached: waits, the GIL released, until then, if it must. In the child of a
  * fork the thread that came over may be the last one, and about to end: a thread state made after that is
  * fatal where thread states need company. */

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 enum { NS_PER_MS = 1000000 };
@@ -59,7 +58,6 @@ static int open_of_thread(uint64_t tid, file_name name) {
     return open(path, O_RDONLY | O_CLOEXEC);
 }
 
-/* The calling thread is the timer thread, and has file descriptors of its own. */
 static _Thread_local bool keeps_files;
 
 enum { MOST_KEPT = 32 };
@@ -76,10 +74,7 @@ static struct {
 
 void pyprof_proc_begin(void) {
     memset(&kept, 0, sizeof(kept));
-#ifdef SYS_close_range
-    enum { UNSHARE = 2 }; /* CLOSE_RANGE_UNSHARE, since Linux 5.9 */
-    keeps_files = syscall(SYS_close_range, 0, ~0U, UNSHARE) == 0;
-#endif
+    keeps_files = true;
 }
 
 static int keep_open(uint64_t tid, file_name name) {

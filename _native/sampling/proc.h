@@ -5,10 +5,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* The timer thread's, once at its beginning: from now on it has file descriptors of its own, none at first.
- * So it can keep files open, which halves what reading them costs, while neither `os.closerange` and forks of
- * the application touch them nor they its numbers and limits. Where the kernel refuses, and in other threads,
- * files are opened for every use. */
+/* The timer thread's, if it has file descriptors of its own: from now on it keeps files open, which halves
+ * what reading them costs. Other threads open them for every use. */
 void pyprof_proc_begin(void);
 
 /* Whether the kernel holds the thread ready to run or running; costs some 4 µs, where the file is not kept

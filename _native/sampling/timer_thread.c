@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "cpython/gil.h"
+#include "cpython/guarded_read.h"
 #include "cpython/interpreter.h"
 #include "sampling/charge.h"
 #include "sampling/clocks.h"
@@ -333,7 +334,10 @@ void pyprof_timer_thread_finish(pyprof_timer *timer) {
 void pyprof_timer_thread_run(void *argument) {
     pyprof_timer *timer = argument;
     pyprof_wake_promptly();
-    pyprof_proc_begin();
+    if (pyprof_own_thread_unshares_descriptors()) {
+        pyprof_proc_begin();
+        pyprof_read_memory_begin();
+    }
     timer->own = pyprof_current_frames_attachable(timer->interp);
     pyprof_own_thread_is_attachable();
     if (timer->own != NULL) {
@@ -344,6 +348,7 @@ void pyprof_timer_thread_run(void *argument) {
         }
         pyprof_current_frames_end(timer->own);
     }
+    pyprof_read_memory_end();
 }
 
 #endif

@@ -104,7 +104,8 @@ def name(tid):
         return file.read().strip()
 (timer,) = [tid for tid in os.listdir("/proc/self/task") if name(tid) == "pyprof-timer"]
 kept = {os.readlink(f"/proc/self/task/{timer}/fd/{n}") for n in os.listdir(f"/proc/self/task/{timer}/fd")}
-assert 2 <= len(kept) <= 32 and {os.path.basename(path) for path in kept} <= {"sched", "stat"}, kept
+names = {os.path.basename(path) for path in kept}
+assert 3 <= len(kept) <= 33 and names <= {"sched", "stat", "memfd:pyprof (deleted)"}, kept
 os.close(write)
 signal.alarm(10)
 assert os.read(read, 1) == b""
