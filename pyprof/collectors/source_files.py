@@ -31,16 +31,22 @@ class SourceFiles:
 
 
 def _script() -> str:
-    """The program's file, absolute; "" where there is none.
+    """The program's file as its code objects spell it; "" where there is none.
 
     At the start: Python takes `__main__.__file__` away again before it calls what atexit has. Before the
     program itself runs, as in autostart, there is only the command line.
     """
     file = getattr(sys.modules.get("__main__"), "__file__", None)
+    if isinstance(file, str):
+        return file
     words = getattr(sys, "argv", None) or [""]
-    if not isinstance(file, str):
-        file = "" if words[0] in ("", "-", "-c", "-m") else words[0]
-    return os.path.abspath(file) if file else ""
+    file = "" if words[0] in ("", "-", "-c", "-m") else words[0]
+    if not file or os.path.isabs(file):
+        return file
+    try:
+        return f"{os.getcwd()}/{file}"  # as Python does it: `/./`, `/../` and a second `/` stay
+    except OSError:  # the directory is gone
+        return file
 
 
 def _describe(filename: str, modules: dict[str, str]) -> tuple[str, str]:
@@ -71,7 +77,12 @@ def _modules_by_file(script: str) -> dict[str, str]:
             continue
         for file in (origin, names.get("__file__")):
             if isinstance(file, str) and isinstance(name, str):
-                modules[file] = name
+                modules[_spelled(file)] = name
     if script:
-        modules[script] = "__main__"
+        modules[_spelled(script)] = "__main__"
     return modules
+
+
+def _spelled(file: str) -> str:
+    """As in a window, where undecodable bytes of a name (lone surrogates) are escapes."""
+    return file if file.isascii() else file.encode("utf-8", "backslashreplace").decode()

@@ -8,6 +8,8 @@ Seen to fail, each with one line changed:
 - `Profiler.stop` leaves the exporter, or the timer: `test_stop_during_…`, `test_start_and_stop_many_times`;
 - the exit's `stop` with 60 s instead of `exit_timeout`, or not registered: `test_the_exit_takes_…`;
 - `take` looks at `_discards` before it waits only: `test_stop_without_flush_…`, now and then;
+- `_script` with the path made normal (`./app.py`, from `/`), undecodable names left as they are:
+  `test_the_script_is_main_however_…`; `getcwd` unguarded there: `test_a_program_without_a_file_…`;
 - counters that begin anew at a restart: `test_stats_…`; `flush` counts losses after `rotate`:
   `test_flush_says_…`, mostly.
 """
@@ -27,6 +29,8 @@ import pyprof
 from pyprof import _native, pprof
 
 from .conftest import WORK
+
+ROOT = str(Path(pyprof.__file__).parents[1])
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="profiling is for Linux")
 
@@ -171,6 +175,47 @@ work()
         name for sample in profile.samples for location in sample.locations for name in location.names()
     }
     assert {label.unit for sample in profile.samples for label in sample.labels} == {"id"}
+
+
+@pytest.mark.parametrize("spelling", ["app.py", "./app.py", "../{directory}//app.py", "/", "\udcff.py"])
+def test_the_script_is_main_however_it_is_spelled(spelling: str, run_process: Any, tmp_path: Path) -> None:
+    """Its only window is encoded at the exit, when there is no `__main__.__file__` to compare with."""
+    word, cwd = spelling.format(directory=tmp_path.name), tmp_path
+    if spelling == "/":
+        word, cwd = str(tmp_path / "app.py").removeprefix("/"), Path("/")
+    script = cwd / word
+    script.write_text("""
+import time
+def work():
+    end = time.thread_time() + 0.05
+    while time.thread_time() < end:
+        pass
+work()
+""")
+    output = tmp_path / "out.pb.gz"
+    environment = {"PYPROF_ENABLED": "1", "PYPROF_SAMPLE_RATE": "1000", "PYPROF_OUTPUT": str(output)}
+    done = run_process([sys.executable, word], cwd=cwd, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    places = [at for sample in pprof.read(output).samples for at in sample.locations]
+    names = {name for at in places for name in at.names() if name.endswith((".work", ".<module>"))}
+    assert {"__main__.work", "__main__.<module>"} <= names
+    assert not any(name.endswith(".work") for name in names - {"__main__.work"})
+
+
+def test_a_program_without_a_file_starts_where_its_directory_is_gone(run_python: Any, tmp_path: Path) -> None:
+    """As in a server that embeds Python."""
+    program = (
+        WORK
+        + """
+sys.argv[0] = "server"
+os.rmdir(os.getcwd())
+pyprof.start(exporter="none")
+assert pyprof.is_running()
+"""
+    )
+    (tmp_path / "gone").mkdir()
+    done = run_python(program, cwd=tmp_path / "gone", env={"PYTHONPATH": ROOT}, check=True)
+    assert done.stderr == ""
 
 
 def test_everything_from_many_threads_at_once(run_python: Any, server: Callable[..., str]) -> None:
