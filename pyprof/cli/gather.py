@@ -16,8 +16,9 @@ from pyprof.pprof.save import format_of
 
 __all__ = ["Gathered", "is_file", "unwritable"]
 
-# SERVICE-PID-TIME.pb.gz, as pyprof.export.files names them: one an interval and process.
-_NAME = re.compile(r"(?P<process>.*-\d+)-\d{8}T\d{6}\.\d{3}Z\.pb\.gz")
+# SERVICE-PID-TIME.pb.gz, as pyprof.export.files names them: one an interval and process. _001 after the time
+# is the second one of its millisecond.
+_NAME = re.compile(r"(?P<process>.*-\d+)-\d{8}T\d{6}\.\d{3}Z(_\d+)?\.pb\.gz")
 _HINT = "was one of them Python with pyprof installed, and did it end by itself, or by SIGTERM?"
 
 

@@ -14,6 +14,7 @@ from .target import Outcome
 
 GZIP_LEVEL = 6
 SUFFIXES = (".pb.gz", ".pprof", ".gz", ".pb")
+_SAME_NAME = 1000  # files of one service, pid and millisecond
 _CLOCK_STEP = 10_000_000  # ns: files are stamped by the kernel's coarse clock
 _SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
@@ -23,12 +24,16 @@ def is_file(output: str) -> bool:
     return output.endswith(SUFFIXES) and not os.path.isdir(output)
 
 
-def file_name(service: str, pid: int, start_ns: int) -> str:
-    """SERVICE-PID-UTCTIME.pb.gz in characters that need no quoting, and nothing that hides or escapes."""
+def file_name(service: str, pid: int, start_ns: int, number: int = 0) -> str:
+    """SERVICE-PID-UTCTIME.pb.gz in characters that need no quoting, and nothing that hides or escapes.
+
+    number: among those of one millisecond; "_001" sorts after the name without it.
+    """
     safe = "".join(character if character in _SAFE else "_" for character in service).strip(".-")[:100]
     seconds, rest = divmod(start_ns, 1_000_000_000)
     moment = time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
-    return f"{safe or 'python'}-{pid}-{moment}.{rest // 1_000_000:03}Z.pb.gz"
+    suffix = f"_{number:03}" if number else ""
+    return f"{safe or 'python'}-{pid}-{moment}.{rest // 1_000_000:03}Z{suffix}.pb.gz"
 
 
 class _FileTarget:
@@ -96,8 +101,13 @@ class DirectoryTarget(_FileTarget):
     def _write(self, series: Series) -> int:
         self._make()
         service = series.labels.get("service_name", "python")
-        name = file_name(service, os.getpid(), series.start_ns)
-        return _replace(os.path.join(self._output, name), zlib.compress(series.pprof, GZIP_LEVEL, wbits=31))
+        data = zlib.compress(series.pprof, GZIP_LEVEL, wbits=31)
+        # A flush takes less than a millisecond; and in another container another process has our pid.
+        for number in range(_SAME_NAME):
+            name = file_name(service, os.getpid(), series.start_ns, number)
+            if _create(os.path.join(self._output, name), data):
+                return len(data)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
 
 _Version = tuple[int, int, int]  # pid, inode and time of change
@@ -170,6 +180,32 @@ class FileTarget(_FileTarget):
     def after_fork_child(self) -> None:
         super().after_fork_child()
         self._merged = None
+
+
+def _create(path: str, data: bytes) -> bool:
+    """Write a file that appears whole; False where there is one of that name.
+
+    Who has made the temporary file holds the name, so that none comes up between the look for it and the
+    renaming. A hard link would not replace one either, but not every file system has them.
+    """
+    directory, name = os.path.split(path)
+    temporary = os.path.join(directory, f".{name}.tmp")
+    try:
+        file = open(temporary, "xb")  # noqa: SIM115
+    except FileExistsError:
+        return False
+    held = True
+    try:
+        with file:
+            if os.path.lexists(path):
+                return False
+            file.write(data)
+        os.rename(temporary, path)
+        held = False
+    finally:
+        if held:
+            os.unlink(temporary)
+    return True
 
 
 def _replace(path: str, data: bytes) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pyprof import _native, pprof
+from pyprof.cli.gather import Gathered
 from pyprof.export import files
 from pyprof.export.files import DirectoryTarget, FileTarget, file_name, is_file
 from pyprof.export.series import COMBINED, Series
@@ -42,7 +43,9 @@ def test_names_are_safe_and_sort_by_time():
     assert file_name("..", 7, START).startswith("python-7-")
     assert file_name("-rf", 7, START).startswith("rf-7-")
     assert len(file_name("x" * 5000, 7, START)) < 150
-    assert file_name("s", 7, START) < file_name("s", 7, START + 1_000_000)
+    assert file_name("shop", 7, START, 1) == "shop-7-20231114T221320.123Z_001.pb.gz"
+    made = [file_name("s", 7, START + ms * 1_000_000, number) for ms in (0, 1) for number in (0, 1, 10)]
+    assert made == sorted(made)
 
 
 @pytest.mark.parametrize(
@@ -70,17 +73,51 @@ def test_directory_gets_one_file_an_interval(tmp_path):
     target = DirectoryTarget(str(directory))
     assert target.prepare().ok
     assert directory.is_dir()
-    outcomes = [target.send([series(n)], soon()) for n in (1, 2)]
+    outcomes = [target.send([series(n, START + n * 10**9)], soon()) for n in (1, 2)]
     assert all(o.ok for o in outcomes)
-    assert len(list(directory.iterdir())) == 1, "same process, same millisecond: the later window is whole"
-    assert target.send([series(3, START + 10**9)], soon()).ok
     written = sorted(directory.iterdir())
     assert [p.name for p in written] == [
-        f"shop-{os.getpid()}-20231114T221320.123Z.pb.gz",
         f"shop-{os.getpid()}-20231114T221321.123Z.pb.gz",
+        f"shop-{os.getpid()}-20231114T221322.123Z.pb.gz",
     ]
-    assert [total(p) for p in written] == [2, 3]
-    assert outcomes[1].bytes == written[0].stat().st_size
+    assert [total(p) for p in written] == [1, 2]
+    assert outcomes[0].bytes == written[0].stat().st_size
+
+
+def test_windows_of_one_millisecond_have_a_file_each(tmp_path):
+    """Of one process, over restarts. Seen to fail: the later one replaced the earlier one."""
+    for n in (1, 2, 4):
+        assert DirectoryTarget(str(tmp_path)).send([series(n, START + n)], soon()).ok
+    written = sorted(tmp_path.iterdir())
+    name = f"shop-{os.getpid()}-20231114T221320.123Z"
+    assert [p.name for p in written] == [f"{name}.pb.gz", f"{name}_001.pb.gz", f"{name}_002.pb.gz"]
+    assert [total(p) for p in written] == [1, 2, 4]
+
+
+def test_a_name_is_nobody_else_s_while_its_file_is_written(tmp_path, monkeypatch):
+    """Another container's process of the same pid. Seen to fail with a temporary name of one's own."""
+    lexists = os.path.lexists
+
+    def and_then_comes_the_other(path):
+        monkeypatch.setattr(os.path, "lexists", lexists)
+        found = lexists(path)
+        assert DirectoryTarget(str(tmp_path)).send([series(2)], soon()).ok
+        return found
+
+    monkeypatch.setattr(os.path, "lexists", and_then_comes_the_other)
+    assert DirectoryTarget(str(tmp_path)).send([series(1)], soon()).ok
+    assert [total(p) for p in sorted(tmp_path.iterdir())] == [1, 2]
+
+
+def test_a_run_knows_all_files_of_a_process_by_their_names(tmp_path):
+    """Seen to fail with a pattern that ends at the time: the second of a millisecond was another process."""
+    gathered = Gathered(str(tmp_path))
+    for n in (1, 2, 4, 8):
+        assert DirectoryTarget(str(tmp_path)).send([series(n, START + n // 4 * 10**9)], soon()).ok
+    assert len(gathered.files()) == 4
+    assert gathered.keep_one_a_process() == 1
+    [path] = tmp_path.iterdir()
+    assert (path.name, total(path)) == (file_name("shop", os.getpid(), START), 15)
 
 
 def test_a_directory_that_went_away_comes_back(tmp_path):
