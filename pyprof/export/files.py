@@ -47,6 +47,14 @@ class _FileTarget:
         self.name = f"output {output}"
 
     def prepare(self) -> Outcome:
+        try:
+            self._check()
+        except OSError as error:
+            return _failure(error)
+        return Outcome(True)
+
+    def _check(self) -> None:
+        """Raise the error that writing would end with, where that can be known before."""
         raise NotImplementedError
 
     def _write(self, series: Series) -> int:
@@ -82,14 +90,9 @@ class _FileTarget:
 class DirectoryTarget(_FileTarget):
     """One file an interval. The directory is made if its parent is there."""
 
-    def prepare(self) -> Outcome:
-        try:
-            self._make()
-        except OSError as error:
-            return _failure(error)
-        if not os.access(self._output, os.W_OK | os.X_OK):
-            return _failure(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
-        return Outcome(True)
+    def _check(self) -> None:
+        self._make()
+        _check_directory(self._output)
 
     def _make(self) -> None:
         try:
@@ -139,14 +142,9 @@ class FileTarget(_FileTarget):
         self._pid = os.getpid()
         self._is_anothers = False
 
-    def prepare(self) -> Outcome:
-        directory = os.path.dirname(self._output)
-        if not os.path.isdir(directory):
-            return _failure(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
-        writable = os.access(self._output if os.path.exists(self._output) else directory, os.W_OK)
-        if not writable or not os.access(directory, os.W_OK | os.X_OK):
-            return _failure(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
-        return Outcome(True)
+    def _check(self) -> None:
+        # Not the file itself: a new one takes its place, whoever may write to the old one.
+        _check_directory(os.path.dirname(os.path.realpath(self._output)))
 
     def _path(self) -> str:
         pid = os.getpid()
@@ -180,6 +178,14 @@ class FileTarget(_FileTarget):
     def after_fork_child(self) -> None:
         super().after_fork_child()
         self._merged = None
+
+
+def _check_directory(directory: str) -> None:
+    """Raise what a new file in it would meet. access() says no without a reason, and of the real user."""
+    if not os.access(directory, os.W_OK | os.X_OK):
+        path = os.path.join(directory, f".{os.urandom(4).hex()}.tmp")
+        with open(path, "xb"):
+            os.unlink(path)
 
 
 def _create(path: str, data: bytes) -> bool:

@@ -223,8 +223,8 @@ def test_a_file_in_the_way(tmp_path):
     for outcome in (target.prepare(), target.send([series()], soon())):
         assert "is not a directory" in outcome.reason
     below = FileTarget(str(tmp_path / "profiles" / "x.pb.gz"))
-    assert not below.prepare().ok
-    assert "is not a directory" in below.send([series()], soon()).reason
+    for outcome in (below.prepare(), below.send([series()], soon())):
+        assert "is not a directory" in outcome.reason
 
 
 READ_ONLY = """
@@ -253,6 +253,61 @@ def test_a_read_only_directory_is_one_clear_refusal(run_python):
         arguments = [str(closed), str(Path(place, "open")), series().pprof.hex()]
         done = run_python(READ_ONLY, *arguments, env={"PYTHONPATH": root}, check=True)
     assert done.stdout.splitlines() == ["False option output: it is not writable (permission denied)"] * 6
+
+
+@pytest.mark.parametrize("make", [DirectoryTarget, FileTarget])
+@pytest.mark.parametrize(
+    ("number", "cause"), [(errno.EROFS, "read-only file system"), (errno.EPERM, "not permitted")]
+)
+def test_why_nothing_can_be_written_is_known_before(tmp_path, monkeypatch, make, number, cause):
+    """Of read-only mounts and immutable directories, where access() says no more than no, to root too.
+
+    Seen to fail with its no taken for EACCES: two errors, the first with the wrong cause.
+    """
+    output = tmp_path / ("x.pb.gz" if make is FileTarget else "profiles")
+    if make is DirectoryTarget:
+        output.mkdir()
+    import builtins
+
+    real_open = builtins.open
+
+    def on_read_only_disk(name, mode="r", *arguments, **keywords):
+        if "x" in mode:
+            raise OSError(number, os.strerror(number), name)
+        return real_open(name, mode, *arguments, **keywords)
+
+    target = make(str(output))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda *_: False)
+        patch.setattr(builtins, "open", on_read_only_disk)
+        outcomes = [target.prepare(), target.send([series()], soon())]
+    assert [o.reason for o in outcomes] == [f"option output: it is not writable ({cause})"] * 2
+    assert outcomes[0].cause == outcomes[1].cause, "logged once"
+
+
+@pytest.mark.parametrize("name", ["profiles", "x.pb.gz"])
+def test_what_access_is_wrong_about_is_found_out_and_leaves_nothing(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    target = (FileTarget if is_file(name) else DirectoryTarget)(str(tmp_path / name))
+    assert target.prepare().ok
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_file_that_is_read_only_itself_is_replaced(tmp_path, monkeypatch):
+    """Seen to fail with a look at the file's own mode: it was called not writable, and then written."""
+    monkeypatch.setattr(os, "access", lambda path, mode: os.path.isdir(path))
+    target = FileTarget(str(tmp_path / "x.pb.gz"))
+    for n in (1, 2):
+        assert target.prepare().ok
+        assert target.send([series(n)], soon()).ok
+    assert total(tmp_path / "x.pb.gz") == 3
+
+
+def test_a_link_is_judged_by_where_it_leads(tmp_path):
+    (tmp_path / "x.pb.gz").symlink_to("missing/x.pb.gz")
+    target = FileTarget(str(tmp_path / "x.pb.gz"))
+    for outcome in (target.prepare(), target.send([series()], soon())):
+        assert outcome.reason == "option output: the directory does not exist"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
