@@ -54,10 +54,8 @@ def _describe(filename: str, modules: dict[str, str]) -> tuple[str, str]:
         frozen = filename.startswith("<frozen ") and filename.endswith(">")
         return filename, filename[len("<frozen ") : -1] if frozen else ""
     path = filename
-    if filename and not os.path.isabs(filename):
-        absolute = os.path.abspath(filename)
-        if os.path.exists(absolute):
-            path = absolute
+    if filename and not os.path.isabs(filename) and os.path.exists(filename):
+        path = os.path.abspath(filename)
     module = modules.get(filename) or modules.get(path)
     if module is None:
         module = os.path.splitext(os.path.basename(filename))[0]
