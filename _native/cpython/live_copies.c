@@ -33,7 +33,7 @@ static bool is_sane_chunk(const pyprof_live_thread *thread) {
 _Static_assert((int)MOST_STRAYS + (int)MOST_HOLDERS + 4 <= (int)PYPROF_LIVE_READS,
                "more reads than were promised");
 
-enum { EXPECTED_FOR = 8 }; /* walks that have not met it */
+enum { EXPECTED_FOR = 256 }; /* walks that have not met it */
 
 static bool is_expected(const pyprof_live_stack *stack, const pyprof_expected *one) {
     return one->address != NULL && stack->walks - one->met <= EXPECTED_FOR;
@@ -82,7 +82,7 @@ static bool place_chunk(const pyprof_live_thread *thread, pyprof_live_stack *sta
 }
 
 /* In one go, and in the order in which they change: what says where the innermost frame is comes between the
- * two copies of where it lies. */
+ * two copies of where it may lie. */
 bool pyprof_live_reads(pyprof_live_thread *thread, pyprof_live_stack *stack, pyprof_read *reads,
                        size_t *count) {
     const pyprof_read state = {thread->copy, thread->address, THREAD_BYTES};
@@ -112,7 +112,7 @@ bool pyprof_live_reads(pyprof_live_thread *thread, pyprof_live_stack *stack, pyp
     }
     for (size_t i = 0; i < MOST_STRAYS; i++) {
         if (is_expected(stack, &stack->expected_strays[i])) {
-            pyprof_stray_frame *stray = &stack->strays[stack->stray_count++];
+            pyprof_stray_frame *stray = &stack->earlier_strays[stack->stray_count++];
             reads[n++] = pyprof_read_of_stray(stray, stack->expected_strays[i].address);
         }
     }
@@ -130,17 +130,19 @@ bool pyprof_live_reads(pyprof_live_thread *thread, pyprof_live_stack *stack, pyp
     if (top.size > 0) {
         reads[n++] = top;
     }
+    for (size_t i = 0; i < stack->stray_count; i++) {
+        reads[n++] = pyprof_read_of_stray(&stack->strays[i], stack->earlier_strays[i].frame);
+    }
     *count = n;
     return true;
 }
 
-const pyprof_stray_frame *pyprof_find_stray(const pyprof_live_stack *stack, const char *frame) {
-    for (size_t i = 0; i < stack->stray_count; i++) {
-        if (stack->strays[i].frame == frame) {
-            return &stack->strays[i];
-        }
+size_t pyprof_find_stray(const pyprof_live_stack *stack, const char *frame) {
+    size_t i = 0;
+    while (i < stack->stray_count && stack->strays[i].frame != frame) {
+        i++;
     }
-    return NULL;
+    return i;
 }
 
 static bool find_innermost_frame(pyprof_live_thread *thread, const pyprof_live_stack *stack) {

@@ -78,11 +78,11 @@ enum {
     /* A chunk is 16 KiB, larger only where one frame does not fit into that. */
     MOST_CHUNK_BYTES = 64 * 1024,
     MOST_STRAYS = 16,
-    MOST_HOLDERS = 4,
+    MOST_HOLDERS = 16,
     MOST_C_FRAMES = 64,
     /* The end of the data stack that is copied twice, before the thread state and after it; and what the
      * thread may have pushed since its top was read. */
-    TOP_BYTES = 2048,
+    TOP_BYTES = 1024,
     GROWTH_BYTES = 1024,
 };
 
@@ -110,7 +110,7 @@ struct pyprof_live_stack {
     char *chunk;              /* from `top_offset` on as it was after the thread state was read */
     size_t chunk_capacity, chunk_bytes, top_offset;
     char earlier_top[TOP_BYTES + GROWTH_BYTES];
-    pyprof_stray_frame strays[MOST_STRAYS]; /* copied */
+    pyprof_stray_frame earlier_strays[MOST_STRAYS], strays[MOST_STRAYS]; /* the same ones */
     size_t stray_count;
     pyprof_expected expected_strays[MOST_STRAYS];
     /* Frame holders: one for each evaluation loop on the C stack, so they alternate with C calls. */
@@ -131,8 +131,8 @@ bool pyprof_is_copy_of(pyprof_live_thread *thread, const pyprof_live_stack *stac
 /* The next copies shall have this frame. */
 void pyprof_expect_stray(pyprof_live_stack *stack, const char *frame);
 
-/* NULL: it was not copied with the others. */
-const pyprof_stray_frame *pyprof_find_stray(const pyprof_live_stack *stack, const char *frame);
+/* Its place in both lists of strays; their count: it was not copied with the others. */
+size_t pyprof_find_stray(const pyprof_live_stack *stack, const char *frame);
 
 /* What has to be read for it. */
 pyprof_read pyprof_read_of_stray(pyprof_stray_frame *stray, const char *frame);

@@ -68,8 +68,7 @@ static const char *copy_in_chunk(const walk_state *walk, const char *frame) {
 }
 
 /* Frames further out than those that are copied twice are as they were if the ones that they called are. */
-static bool has_moved(const walk_state *walk, const char *frame, const char *copy) {
-    const char *earlier = earlier_copy_at(walk, (size_t)(frame - walk->chunk_address));
+static bool has_moved(const walk_state *walk, const char *earlier, const char *copy) {
     if (earlier == NULL) {
         return walk->depth == 0;
     }
@@ -131,22 +130,27 @@ static const char *skip_c_frame(walk_state *walk, const char *frame) {
 }
 
 static const char *copy_of_stray(walk_state *walk, const char *frame, pyprof_stray_frame *space) {
-    const pyprof_stray_frame *stray = pyprof_find_stray(walk->stack, frame);
-    if (stray == NULL || !is_what_it_seems(stray)) {
+    const pyprof_live_stack *stack = walk->stack;
+    const size_t place = pyprof_find_stray(stack, frame);
+    const pyprof_stray_frame *stray = space;
+    if (place < stack->stray_count) {
+        const pyprof_stray_frame *before = &stack->earlier_strays[place], *after = &stack->strays[place];
+        stray =
+            is_what_it_seems(after) && (walk->view == AS_AFTER || !is_what_it_seems(before)) ? after : before;
+        walk->moved |= has_moved(walk, before->object + BEFORE_GENERATORS_FRAME,
+                                 after->object + BEFORE_GENERATORS_FRAME);
+    } else {
         const pyprof_read one = pyprof_read_of_stray(space, frame);
         if ((uintptr_t)frame % sizeof(void *) != 0 || !pyprof_read_memory(&one, 1)) {
             return NULL;
         }
         walk->read_more = true;
-        stray = space;
     }
     const char *copy = stray->object + BEFORE_GENERATORS_FRAME;
-    char owner = copy[FRAME_OWNER];
-    if (owner >= PYPROF_FIRST_NON_PYTHON_OWNER) {
-        *place_of_c_frame(walk, frame) = (pyprof_c_frame){frame, pointer_at(copy, FRAME_PREVIOUS)};
-        return copy;
-    }
     pyprof_expect_stray(walk->stack, frame);
+    if (copy[FRAME_OWNER] >= PYPROF_FIRST_NON_PYTHON_OWNER) {
+        *place_of_c_frame(walk, frame) = (pyprof_c_frame){frame, pointer_at(copy, FRAME_PREVIOUS)};
+    }
     return is_what_it_seems(stray) ? copy : NULL;
 }
 
@@ -238,7 +242,8 @@ static pyprof_live_result walk_frames(walk_state *walk, const char *frame) {
         const char *after_c_frame = NULL;
         if (is_in_chunk(walk, frame)) {
             copy = copy_in_chunk(walk, frame);
-            walk->moved |= has_moved(walk, frame, copy);
+            walk->moved |=
+                has_moved(walk, earlier_copy_at(walk, (size_t)(frame - walk->chunk_address)), copy);
             if (copy[FRAME_OWNER] != FRAME_OWNED_BY_THREAD) {
                 return PYPROF_LIVE_TORN;
             }
@@ -295,14 +300,13 @@ pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stac
                                     pyprof_find_code find, pyprof_live_walk *walk) {
     pyprof_live_result result = PYPROF_LIVE_TORN;
     int unknown = 0;
-    walk->moved = false;
     for (int attempt = 0; attempt < MOST_ATTEMPTS && unknown < MOST_UNKNOWN; attempt++) {
+        walk->first_was_given_up = attempt > 0;
         if ((attempt > 0 || !is_copied) && !pyprof_live_copy_again(thread, stack, &is_copied)) {
             return PYPROF_LIVE_TORN;
         }
         result = PYPROF_LIVE_TORN;
         if (!is_copied || !pyprof_is_copy_of(thread, stack)) {
-            walk->moved |= attempt > 0; /* before, it may have been elsewhere since the last tick */
             continue;
         }
         for (walk_view view = AS_AFTER; view <= AS_BEFORE; view++) {
@@ -312,7 +316,6 @@ pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stac
             result = walk_view_of_copy(thread, &state);
             walk->depth = state.depth;
             walk->truncated = state.truncated;
-            walk->moved |= result != PYPROF_LIVE_EXACT;
             if (result < PYPROF_LIVE_ODD_CALL) {
                 return result;
             }
@@ -327,7 +330,7 @@ pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stac
 pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stack *stack, bool is_copied,
                                     pyprof_find_code find, pyprof_live_walk *walk) {
     (void)thread, (void)stack, (void)is_copied, (void)find;
-    walk->truncated = walk->moved = false;
+    walk->truncated = walk->first_was_given_up = false;
     return PYPROF_LIVE_TORN;
 }
 

@@ -48,11 +48,10 @@ pyprof_live_stack *pyprof_live_stack_new(void); /* NULL without memory */
 void pyprof_live_stack_free(pyprof_live_stack *stack);
 size_t pyprof_live_stack_bytes(const pyprof_live_stack *stack);
 
-/* What has to be read of a thread whose `address` is set, and with `stack` of its stack, where both were the
- * last time: a guess that saves system calls, since many threads can be read in one. Where it seldom holds,
- * the threads have to be read first without their stacks. At most PYPROF_LIVE_READS. False: no memory. Then
- * `parse`, once that was done. */
-enum { PYPROF_LIVE_READS = 24 };
+/* What has to be read of a thread whose `address` is set, and with `stack` of its stack, near to where both
+ * were the last time; many threads can be read in one system call. At most PYPROF_LIVE_READS. False: no
+ * memory. Then `parse`, once that was done. */
+enum { PYPROF_LIVE_READS = 56 };
 bool pyprof_live_reads(pyprof_live_thread *thread, pyprof_live_stack *stack, pyprof_read *reads,
                        size_t *count);
 void pyprof_live_parse(pyprof_live_thread *thread);
@@ -71,8 +70,8 @@ typedef struct {
     pyprof_code_frame *frames; /* leaf first */
     size_t max;                /* at most so many that have begun */
     size_t depth;
-    bool truncated; /* the stack had more */
-    bool moved;     /* the thread, at the first look already */
+    bool truncated;          /* the stack had more */
+    bool first_was_given_up; /* what was seen at the first look, for what was seen later */
 } pyprof_live_walk;
 
 /* Fills `walk`, whose `frames` and `max` are set. `is_copied`: what `pyprof_live_reads` asked for has just

@@ -18,7 +18,6 @@ typedef struct {
     bool is_own;    /* a thread of pyprof */
     bool is_needed; /* its stack, at this tick */
     bool is_copied; /* its stack is, with all the others */
-    int roams;      /* for so many ticks nothing is guessed from where it was the last time */
 } node;
 
 /* Of the timer thread alone: the interpreter's list of thread states, as it was the last time. */
@@ -27,10 +26,10 @@ static struct {
     size_t count, capacity;
     pyprof_read *reads;
     size_t read_capacity;
-    size_t bytes;   /* atomic */
-    size_t reading; /* counts */
-    size_t leaving; /* counts */
-    uint64_t moved; /* a bit for each of the last stacks of threads on a CPU: it had while it was read */
+    size_t bytes;      /* atomic */
+    size_t reading;    /* counts */
+    size_t leaving;    /* counts */
+    uint64_t given_up; /* a bit for each of the last stacks of threads on a CPU: the first look at it was */
 } list;
 
 enum { MOST_THREADS = 100000 }; /* against a list that was changed into a ring while it was read */
@@ -135,14 +134,12 @@ static pyprof_thread_key key_of(const pyprof_live_thread *thread) {
  * goes on, in C code, leaves the list without a sign. */
 enum { READS_ALL_EVERY = 8 };
 
-/* Where a stack begins is a guess. Threads for which that was wrong are read first without it for a while. */
-typedef enum { ROAMING_ALONE, ALL_WITH_STACKS } read_what;
-
-enum { ROAMS_FOR = 16 };
+/* Where a stack ends, and what else belongs to it, is a guess from what was read before. That is good if the
+ * thread state has been read just now; since the last tick it may have gone anywhere. */
+typedef enum { STATES, STACKS } read_what;
 
 static bool is_to_be_read(const node *one, read_what what, bool all) {
-    return what == ROAMING_ALONE ? one->is_needed && one->roams > 0
-                                 : one == list.nodes || one->is_needed || all;
+    return one->is_needed || (what == STATES && (one == list.nodes || all));
 }
 
 /* The threads that are needed, in one go, as if nothing had changed since the last time. False: it has. */
@@ -154,7 +151,7 @@ static bool read_needed(const pyprof_snapshot_request *request, read_what what, 
         if (one->is_needed && one->stack == NULL && (one->stack = pyprof_live_stack_new()) == NULL) {
             return false;
         }
-        one->is_copied = what == ALL_WITH_STACKS && one->is_needed;
+        one->is_copied = what == STACKS && one->is_needed;
         if (is_to_be_read(one, what, all)) {
             if (!pyprof_live_reads(&one->thread, one->is_copied ? one->stack : NULL, list.reads + count,
                                    &added)) {
@@ -169,17 +166,11 @@ static bool read_needed(const pyprof_snapshot_request *request, read_what what, 
     for (size_t i = 0; i < list.count; i++) {
         node *one = &list.nodes[i];
         if (is_to_be_read(one, what, all)) {
-            const char *holder = one->thread.frame_holder;
             const char *next = i + 1 < list.count ? list.nodes[i + 1].thread.address : NULL;
             parse(one);
             if (!is_linked(&one->thread, request, i == 0 ? NULL : list.nodes[i - 1].thread.address) ||
                 one->thread.next != next) {
                 return false;
-            }
-            if (one->thread.frame_holder != holder) {
-                one->roams = ROAMS_FOR;
-            } else if (what == ROAMING_ALONE) {
-                one->roams--;
             }
         }
     }
@@ -217,7 +208,7 @@ static bool read_threads(const pyprof_snapshot_request *request) {
         free_idle_stacks();
         count_bytes();
     }
-    return read_needed(request, ROAMING_ALONE, all) && read_needed(request, ALL_WITH_STACKS, all);
+    return read_needed(request, STATES, all) && read_needed(request, STACKS, all);
 }
 
 /* On free-threaded builds a stack with an unknown call is not left to `current_frames`: there everybody would
@@ -239,14 +230,15 @@ static bool leaves_to_other_engine(pyprof_live_result result) {
 
 static pyprof_symbol *symbol_of(PyCodeObject *code) { return pyprof_code_cache_find(code); }
 
-/* A stack that changes while it is read is given up for one that does not, if neither copy of it is credible:
- * functions that run for microseconds lose to longer ones. Where that is more than the odd stack, they are
- * left to `current_frames`, which has their threads wait; whichever it finds, so that none has more weight.
- * Now and then they are read here too, to see whether it is still so. */
-enum { MOST_MOVED = 4, READ_ALL_THE_SAME = 8 };
+/* A stack that changes while it is read is given up for a later one, if neither copy of it is credible:
+ * functions that run for microseconds lose to longer ones. Where that is more than the odd stack (which it is
+ * where guarded reads are slow), they are left to `current_frames`, which has their threads wait; whichever
+ * it finds, so that none has more weight. Now and then they are read here too, to see whether it is still so.
+ */
+enum { MOST_GIVEN_UP = 4, READ_ALL_THE_SAME = 8 };
 
-static bool move_too_fast(void) {
-    return !pyprof_is_free_threaded() && __builtin_popcountll(list.moved) > MOST_MOVED;
+static bool gives_up_too_often(void) {
+    return !pyprof_is_free_threaded() && __builtin_popcountll(list.given_up) > MOST_GIVEN_UP;
 }
 
 static bool any_runs(const pyprof_threads *known) {
@@ -270,7 +262,7 @@ static bool walk(const pyprof_snapshot_request *request, node *one, bool on_cpu,
         pyprof_walk_live(&one->thread, one->stack, one->is_copied, pyprof_code_cache_find_shape, &live);
     view->truncated = live.truncated;
     if (on_cpu) {
-        list.moved = list.moved << 1 | live.moved;
+        list.given_up = list.given_up << 1 | live.first_was_given_up;
     }
     const bool left = leaves_to_other_engine(result);
     const bool has_died = !pyprof_code_cache_end_walk(frames, left ? 0 : live.depth);
@@ -333,7 +325,7 @@ static bool take(const pyprof_snapshot_request *request, pyprof_gilfree_losses *
 }
 
 bool pyprof_gilfree_take(const pyprof_snapshot_request *request, pyprof_gilfree_losses *losses) {
-    if (!move_too_fast() || !any_runs(request->known)) {
+    if (!gives_up_too_often() || !any_runs(request->known)) {
         return take(request, losses);
     }
     if (++list.leaving % READ_ALL_THE_SAME == 0) {
