@@ -11,7 +11,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { READS_A_CALL = 512, BYTES_A_CALL = 256 * 1024 };
+enum { READS_A_CALL = 512, BYTES_A_CALL = 128 * 1024 };
 
 /* The calling thread's file in memory; -1: none. */
 static _Thread_local int file = -1;
@@ -74,6 +74,27 @@ static bool read_as_a_process(const pyprof_read *reads, size_t count, size_t tot
     return process_vm_readv(getpid(), here, count, there, count, 0) == (ssize_t)total;
 }
 
+/* Of fast reads in a row that failed, and nothing was wrong with what they read. */
+enum { MOST_USELESS = 8 };
+
+static bool read_in_one_call(const pyprof_read *reads, size_t count, size_t total) {
+    static unsigned useless;
+    if (file >= 0 && total <= BYTES_A_CALL) {
+        if (read_through_file(reads, count, total)) {
+            useless = 0;
+            return true;
+        }
+        if (!read_as_a_process(reads, count, total)) {
+            return false;
+        }
+        if (++useless == MOST_USELESS) {
+            pyprof_read_memory_end(); /* RLIMIT_FSIZE has come down, for one */
+        }
+        return true;
+    }
+    return read_as_a_process(reads, count, total);
+}
+
 bool pyprof_read_memory(const pyprof_read *reads, size_t count) {
     for (size_t begin = 0, end = 0; begin < count; begin = end) {
         size_t total = 0;
@@ -81,8 +102,7 @@ bool pyprof_read_memory(const pyprof_read *reads, size_t count) {
                (end == begin || total + reads[end].size <= BYTES_A_CALL)) {
             total += reads[end++].size;
         }
-        if (!(file >= 0 && total <= BYTES_A_CALL ? read_through_file
-                                                 : read_as_a_process)(reads + begin, end - begin, total)) {
+        if (!read_in_one_call(reads + begin, end - begin, total)) {
             return false;
         }
     }

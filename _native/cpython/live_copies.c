@@ -30,7 +30,7 @@ static bool is_sane_chunk(const pyprof_live_thread *thread) {
            top <= limit && limit - chunk <= MOST_CHUNK_BYTES;
 }
 
-_Static_assert((int)MOST_STRAYS + (int)MOST_HOLDERS + 4 <= (int)PYPROF_LIVE_READS,
+_Static_assert(2 * (int)MOST_STRAYS + (int)MOST_HOLDERS + 4 <= (int)PYPROF_LIVE_READS,
                "more reads than were promised");
 
 enum { EXPECTED_FOR = 256 }; /* walks that have not met it */

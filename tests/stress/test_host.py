@@ -7,6 +7,7 @@ Seen to fail, each with one line changed:
 - a Thread that dies unjoined leaves its handle: `test_a_thread_that_a_stop_could_not_wait_for`;
 - windows that are kept: `test_restarts_keep_the_memory_flat`;
 - a timer with a copy of the host's descriptors, or with files among them: `test_the_timer_shares_no_…`;
+- fast reads that fail are failures: `test_a_host_that_may_write_no_file`;
 - `start` with a handler for SIGSEGV or SIGTERM: `test_a_segmentation_fault_…`, `test_death_by_…`.
 """
 
@@ -109,6 +110,31 @@ assert 3 <= len(kept) <= 33 and names <= {"sched", "stat", "memfd:pyprof (delete
 os.close(write)
 signal.alarm(10)
 assert os.read(read, 1) == b""
+"""
+    )
+    run_python(program, check=True)
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_host_that_may_write_no_file(when: str, run_python: Any) -> None:
+    """The timer's file in memory is one for the kernel; what exceeds RLIMIT_FSIZE is a signal that kills."""
+    program = (
+        PRELUDE
+        + f"""
+import resource
+def forbid():
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+if {when!r} == "before": forbid()
+pyprof.start(exporter="none", sample_rate=1000)
+burn(0.1)
+if {when!r} == "meanwhile": forbid()
+before = pyprof.stats()
+burn(0.5)
+after = pyprof.stats()
+assert after.engine == "gilfree", after
+assert after.stacks - before.stacks > 50 and after.fallbacks - before.fallbacks < 20, (before, after)
+pyprof.stop()
 """
     )
     run_python(program, check=True)
