@@ -2,9 +2,9 @@
  *
  * Called by the timer thread, detached, holding no lock. The list of threads and their stacks are read by
  * guarded copies and checked (live_stacks.h). What it cannot read at a tick, `current_frames` takes: a stack
- * that does not come out credible, has a call that was never seen, or is of threads whose stacks change while
- * they are read. On free-threaded builds, where that engine makes everybody wait, such a stack is believed,
- * and an incredible one makes the tick a missed one.
+ * that does not come out credible, has a call that was never seen, or is of threads of which too many had to
+ * be given up at the first look. On free-threaded builds, where that engine makes everybody wait, such a
+ * stack is believed, and an incredible one makes the tick a missed one.
  */
 #ifndef PYPROF_GILFREE_H
 #define PYPROF_GILFREE_H
