@@ -11,6 +11,7 @@ Seen to fail, each with one line changed:
 - `start` with a handler for SIGSEGV or SIGTERM: `test_a_segmentation_fault_…`, `test_death_by_…`.
 """
 
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,7 @@ assert os.read(read, 1) == b""
     run_python(program, check=True)
 
 
+@pytest.mark.skipif(os.environ.get("TEST_ENGINE") == "current_frames", reason="of the other engine")
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
 def test_a_host_that_may_write_no_file(when: str, run_python: Any) -> None:
     """The timer's file in memory is one for the kernel; what exceeds RLIMIT_FSIZE is a signal that kills."""
