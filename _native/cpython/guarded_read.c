@@ -46,6 +46,8 @@ void pyprof_read_memory_end(void) {
     }
 }
 
+bool pyprof_reads_fast(void) { return file >= 0; }
+
 /* The kernel copies from user memory to the file, which checks each page by reading it. */
 static bool read_through_file(const pyprof_read *reads, size_t count, size_t total) {
     struct iovec there[READS_A_CALL];
@@ -124,6 +126,8 @@ bool pyprof_read_memory(const pyprof_read *reads, size_t count) {
     (void)count;
     return false;
 }
+
+bool pyprof_reads_fast(void) { return false; }
 
 bool pyprof_can_read_memory(void) { return false; }
 

@@ -29,5 +29,6 @@ bool pyprof_can_read_memory(void);
  * that gets it. */
 void pyprof_read_memory_begin(void);
 void pyprof_read_memory_end(void);
+bool pyprof_reads_fast(void); /* the calling thread */
 
 #endif

@@ -231,14 +231,15 @@ static bool leaves_to_other_engine(pyprof_live_result result) {
 static pyprof_symbol *symbol_of(PyCodeObject *code) { return pyprof_code_cache_find(code); }
 
 /* A stack that changes while it is read is given up for a later one, if neither copy of it is credible:
- * functions that run for microseconds lose to longer ones. Where that is more than the odd stack (which it is
- * where guarded reads are slow), they are left to `current_frames`, which has their threads wait; whichever
- * it finds, so that none has more weight. Now and then they are read here too, to see whether it is still so.
- */
-enum { MOST_GIVEN_UP = 4, READ_ALL_THE_SAME = 8 };
+ * functions that run for microseconds lose to longer ones. Where that is more than the odd stack, they are
+ * left to `current_frames`, which has their threads wait; whichever it finds, so that none has more weight.
+ * Now and then they are read here too, to see whether it is still so. Safe points have a bias of their own,
+ * which is the larger one as long as reads are fast and most first looks good. */
+enum { MOST_GIVEN_UP = 4, MOST_GIVEN_UP_OF_FAST_READS = 16, READ_ALL_THE_SAME = 8 };
 
 static bool gives_up_too_often(void) {
-    return !pyprof_is_free_threaded() && __builtin_popcountll(list.given_up) > MOST_GIVEN_UP;
+    const int most = pyprof_reads_fast() ? MOST_GIVEN_UP_OF_FAST_READS : MOST_GIVEN_UP;
+    return !pyprof_is_free_threaded() && __builtin_popcountll(list.given_up) > most;
 }
 
 static bool any_runs(const pyprof_threads *known) {
