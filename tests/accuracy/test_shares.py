@@ -5,8 +5,8 @@ clock's delta charged to whatever the tick finds) `burst`, `gil_held` and `forei
 at the end assert; so does `lockstep` at 100 Hz (99.9 % and 0 % for 70 and 30). With ticks that are taken
 however late they come, `lockstep` on one CPU is 3 to 4 points off; up to 0.3 ms late, 2 to 3. With a timer
 that attaches when it finds the GIL free once, `releases` loses 10 to 40 % of the CPU time in every third run
-(3.12). Where what moves fast is not left to `current_frames`, `short_calls` is up to 29 points off with
-several CPUs.
+(3.12). With slow guarded reads, and what they give up not left to `current_frames`, `short_calls` is up to
+29 points off with several CPUs.
 """
 
 from collections.abc import Callable

@@ -95,12 +95,13 @@ def test_stacks_of_a_program_that_calls_all_the_time(how: str, engine: Run) -> N
     wrong = sum(samples for names, samples in inside if not is_legal(names))
     assert total > 5000
     assert wrong <= 0.001 * total
-    # All levels are there.
+    # All levels are there. (Asynchronous generators spend most of their time going in and out.)
     at_level = [sum(samples for names, samples in inside if len(names) == depth) for depth in range(4)]
-    assert min(at_level[1:]) > 0.01 * total
-    # Where generators are new at every call, or the machine is busy, it may leave a part to the other engine.
-    most = 0.05 if FREE_THREADED else 0.5 if how in ("call", "await") else 1
-    assert found["stats"]["fallbacks"] <= most * found["stats"]["ticks"]
+    assert min(at_level[1:]) > (0.01 if how == "async for" else 0.03) * total
+    if FREE_THREADED:
+        assert found["stats"]["fallbacks"] < 0.05 * found["stats"]["ticks"]
+    elif how in ("call", "await"):  # of generators that are new at every call it may leave any part
+        assert found["stats"]["fallbacks"] < 0.5 * found["stats"]["ticks"]
 
 
 def test_code_that_was_never_seen_before(engine: Run) -> None:
