@@ -8,8 +8,10 @@
 
 #if PYPROF_KNOWN_LAYOUT
 
-/* Calls that were seen; where there is no room the older ones go, and are learned again. */
+/* Calls that were seen, each with a bit: for certain, or twice. Where there is no room the older ones go, and
+ * are learned again. */
 enum { CALL_SETS = 8192, CALLS_A_SET = 4 };
+#define CERTAIN UINT64_C(1)
 
 typedef struct {
     uint64_t calls[CALL_SETS][CALLS_A_SET];
@@ -25,36 +27,43 @@ static uint64_t mix(uint64_t z) { /* splitmix64's */
 
 static uint64_t call_between(const pyprof_code_frame *caller, const pyprof_code_frame *callee) {
     uint64_t call = mix((uintptr_t)caller->code + (uint64_t)(uint32_t)caller->lasti);
-    return mix(call + (uintptr_t)callee->code) | 1; /* 0 is no call */
+    return mix(call + (uintptr_t)callee->code) | CERTAIN; /* 0 is no call */
 }
 
-static bool is_known(uint64_t call) {
-    const uint64_t *set = known_calls.calls[call / 2 % CALL_SETS];
+static uint64_t *place_of(uint64_t call) {
+    uint64_t *set = known_calls.calls[call / 2 % CALL_SETS];
     for (size_t i = 0; i < CALLS_A_SET; i++) {
-        if (set[i] == call) {
-            return true;
+        if ((set[i] | CERTAIN) == call) {
+            return &set[i];
         }
     }
-    return false;
+    return NULL;
 }
 
-void pyprof_live_learn_calls(const pyprof_code_frame *frames, size_t depth) {
+void pyprof_live_learn_calls(const pyprof_code_frame *frames, size_t depth, bool is_certain) {
     for (size_t i = 1; i < depth; i++) {
-        uint64_t call = call_between(&frames[i], &frames[i - 1]);
-        if (!is_known(call)) {
+        const uint64_t call = call_between(&frames[i], &frames[i - 1]);
+        uint64_t *place = place_of(call);
+        if (place != NULL) {
+            *place = call;
+        } else {
             uint64_t *set = known_calls.calls[call / 2 % CALL_SETS];
             memmove(set + 1, set, (CALLS_A_SET - 1) * sizeof(*set));
-            set[0] = call;
+            set[0] = is_certain ? call : call & ~CERTAIN;
         }
     }
 }
 
 bool pyprof_is_known_call(const pyprof_code_frame *caller, const pyprof_code_frame *callee) {
-    return is_known(call_between(caller, callee));
+    const uint64_t call = call_between(caller, callee);
+    const uint64_t *place = place_of(call);
+    return place != NULL && *place == call;
 }
 
 #else
 
-void pyprof_live_learn_calls(const pyprof_code_frame *frames, size_t depth) { (void)frames, (void)depth; }
+void pyprof_live_learn_calls(const pyprof_code_frame *frames, size_t depth, bool is_certain) {
+    (void)frames, (void)depth, (void)is_certain;
+}
 
 #endif

@@ -30,7 +30,7 @@ static bool is_sane_chunk(const pyprof_live_thread *thread) {
            top <= limit && limit - chunk <= MOST_CHUNK_BYTES;
 }
 
-_Static_assert(2 * (int)MOST_STRAYS + (int)MOST_HOLDERS + 4 <= (int)PYPROF_LIVE_READS,
+_Static_assert(2 * (int)MOST_STRAYS + 3 * (int)MOST_HOLDERS + 5 <= (int)PYPROF_LIVE_READS,
                "more reads than were promised");
 
 enum { EXPECTED_FOR = 256 }; /* walks that have not met it */
@@ -62,33 +62,58 @@ static void expect_nothing(pyprof_live_stack *stack) {
     memset(stack->holders, 0, sizeof(stack->holders));
 }
 
+/* How far the data stack has lately reached: not all stacks are as deep as the last. */
+static const char *highest_top(const pyprof_live_thread *thread, pyprof_live_stack *stack) {
+    const char *highest = stack->highest_top.address;
+    if (!is_expected(stack, &stack->highest_top) || highest < thread->top || highest > thread->limit) {
+        stack->highest_top = (pyprof_expected){thread->top, stack->walks};
+    }
+    return stack->highest_top.address;
+}
+
 /* Where the end of the data stack is, and room for its copy. False: no memory. */
 static bool place_chunk(const pyprof_live_thread *thread, pyprof_live_stack *stack) {
     const size_t used = (size_t)(thread->top - thread->chunk);
-    const size_t room = (size_t)(thread->limit - thread->top);
-    const size_t bytes = used + (room < GROWTH_BYTES ? room : GROWTH_BYTES);
+    const size_t most = (size_t)(thread->limit - thread->chunk);
+    const size_t wanted = (size_t)(highest_top(thread, stack) - thread->chunk) + GROWTH_BYTES;
+    const size_t bytes = wanted < most ? wanted : most;
     if (bytes > stack->chunk_capacity) {
-        const size_t wanted = bytes + bytes / 2;
         free(stack->chunk);
-        stack->chunk = malloc(wanted);
-        stack->chunk_capacity = stack->chunk == NULL ? 0 : wanted;
+        stack->chunk_capacity = bytes + bytes / 2;
+        stack->chunk = malloc(stack->chunk_capacity);
         if (stack->chunk == NULL) {
+            stack->chunk_capacity = 0;
             return false;
         }
     }
     stack->chunk_bytes = bytes;
     stack->top_offset = used > TOP_BYTES ? used - TOP_BYTES : 0;
+    stack->top_end = used + GROWTH_BYTES < bytes ? used + GROWTH_BYTES : bytes;
     return true;
 }
 
-/* In one go, and in the order in which they change: what says where the innermost frame is comes between the
- * two copies of where it may lie. */
+/* The frames that the expected holders have. */
+static size_t reads_of_holders(const pyprof_live_stack *stack, const char **held, pyprof_read *reads) {
+    size_t n = 0;
+    for (size_t i = 0; i < MOST_HOLDERS; i++) {
+        held[i] = NULL;
+        if (is_expected(stack, &stack->holders[i])) {
+            reads[n++] =
+                (pyprof_read){&held[i], stack->holders[i].address + FRAME_IN_HOLDER, sizeof(held[i])};
+        }
+    }
+    return n;
+}
+
+/* In one go, and the thread state first. A cache line that was read is one that the thread must get back
+ * before it can go on to write to it, for 100 to 500 cycles: what is read before the thread state decides at
+ * which of its calls and returns the thread is met. After it this helps: what it says of the innermost frames
+ * holds a little longer. */
 bool pyprof_live_reads(pyprof_live_thread *thread, pyprof_live_stack *stack, pyprof_read *reads,
                        size_t *count) {
-    const pyprof_read state = {thread->copy, thread->address, THREAD_BYTES};
     size_t n = 0;
+    reads[n++] = (pyprof_read){thread->copy, thread->address, THREAD_BYTES};
     if (stack == NULL) {
-        reads[n++] = state;
         *count = n;
         return true;
     }
@@ -99,16 +124,15 @@ bool pyprof_live_reads(pyprof_live_thread *thread, pyprof_live_stack *stack, pyp
     if (thread->frame_holder != NULL) {
         expect(stack, stack->holders, MOST_HOLDERS, thread->frame_holder);
     }
-    pyprof_read top = {NULL, NULL, 0};
-    if (is_sane_chunk(thread)) {
-        if (!place_chunk(thread, stack)) {
-            return false;
-        }
-        const size_t offset = stack->top_offset;
-        top = (pyprof_read){stack->chunk + offset, thread->chunk + offset, stack->chunk_bytes - offset};
-        if (offset > 0) {
-            reads[n++] = (pyprof_read){stack->chunk, thread->chunk, offset};
-        }
+    n += reads_of_holders(stack, stack->held[0], reads + n);
+    const bool has_chunk = is_sane_chunk(thread);
+    if (has_chunk && !place_chunk(thread, stack)) {
+        return false;
+    }
+    const size_t offset = stack->top_offset;
+    const char *top = thread->chunk + offset;
+    if (has_chunk) {
+        reads[n++] = (pyprof_read){stack->earlier_top, top, stack->top_end - offset};
     }
     for (size_t i = 0; i < MOST_STRAYS; i++) {
         if (is_expected(stack, &stack->expected_strays[i])) {
@@ -116,23 +140,24 @@ bool pyprof_live_reads(pyprof_live_thread *thread, pyprof_live_stack *stack, pyp
             reads[n++] = pyprof_read_of_stray(stray, stack->expected_strays[i].address);
         }
     }
-    if (top.size > 0) {
-        reads[n++] = (pyprof_read){stack->earlier_top, top.from, top.size};
-    }
-    reads[n++] = state;
-    for (size_t i = 0; i < MOST_HOLDERS; i++) {
-        stack->held[i] = NULL;
-        if (is_expected(stack, &stack->holders[i])) {
-            const char *frame = stack->holders[i].address + FRAME_IN_HOLDER;
-            reads[n++] = (pyprof_read){&stack->held[i], frame, sizeof(frame)};
-        }
-    }
-    if (top.size > 0) {
-        reads[n++] = top;
-    }
+#if PYPROF_FRAME_ON_C_STACK
+    n += reads_of_holders(stack, stack->held[1], reads + n);
+#else
+    reads[n++] = (pyprof_read){&stack->frame_later, thread->address + THREAD_FIELD(current_frame),
+                               sizeof(stack->frame_later)};
+#endif
     for (size_t i = 0; i < stack->stray_count; i++) {
         reads[n++] = pyprof_read_of_stray(&stack->strays[i], stack->earlier_strays[i].frame);
     }
+    if (has_chunk) {
+        if (offset > 0) {
+            reads[n++] = (pyprof_read){stack->chunk, thread->chunk, offset};
+        }
+        reads[n++] = (pyprof_read){stack->chunk + offset, top, stack->chunk_bytes - offset};
+    }
+#if PYPROF_FRAME_ON_C_STACK
+    n += reads_of_holders(stack, stack->held[2], reads + n);
+#endif
     *count = n;
     return true;
 }
@@ -145,11 +170,13 @@ size_t pyprof_find_stray(const pyprof_live_stack *stack, const char *frame) {
     return i;
 }
 
-static bool find_innermost_frame(pyprof_live_thread *thread, const pyprof_live_stack *stack) {
+static bool find_innermost_frame(pyprof_live_thread *thread, pyprof_live_stack *stack) {
 #if PYPROF_FRAME_ON_C_STACK
     for (size_t i = 0; i < MOST_HOLDERS; i++) {
         if (stack->holders[i].address == thread->frame_holder && is_expected(stack, &stack->holders[i])) {
-            thread->frame = stack->held[i];
+            thread->frame = stack->held[0][i];
+            const bool changed = stack->held[1][i] != thread->frame;
+            stack->frame_later = changed ? stack->held[1][i] : stack->held[2][i];
             return true;
         }
     }
@@ -160,7 +187,7 @@ static bool find_innermost_frame(pyprof_live_thread *thread, const pyprof_live_s
 #endif
 }
 
-bool pyprof_is_copy_of(pyprof_live_thread *thread, const pyprof_live_stack *stack) {
+bool pyprof_is_copy_of(pyprof_live_thread *thread, pyprof_live_stack *stack) {
     return find_innermost_frame(thread, stack) && pyprof_is_same_live_thread(thread, &stack->asked) &&
            thread->chunk == stack->asked.chunk &&
            (thread->chunk == NULL || (stack->chunk_bytes > 0 && thread->top > thread->chunk &&

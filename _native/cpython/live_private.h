@@ -51,6 +51,9 @@
 #endif
 #define FRAME_PREVIOUS FRAME_FIELD(previous, previous)
 #define FRAME_OWNER FRAME_FIELD(owner, owner)
+#ifndef FRAME_STATE_SUSPENDED
+#define FRAME_STATE_SUSPENDED(state) ((state) == FRAME_SUSPENDED)
+#endif
 
 enum {
     THREAD_BYTES = offsetof(PyThreadState, datastack_limit) + sizeof(void *),
@@ -79,9 +82,9 @@ enum {
     MOST_CHUNK_BYTES = 64 * 1024,
     MOST_STRAYS = 16,
     MOST_HOLDERS = 16,
-    MOST_C_FRAMES = 64,
-    /* The end of the data stack that is copied twice, before the thread state and after it; and what the
-     * thread may have pushed since its top was read. */
+    MOST_LAST_PREVIOUS = 64,
+    /* The end of the data stack that is copied twice; and what the thread may have pushed since its top was
+     * read. */
     TOP_BYTES = 1024,
     GROWTH_BYTES = 1024,
 };
@@ -93,11 +96,10 @@ typedef struct {
     char object[BEFORE_GENERATORS_FRAME + FRAME_BYTES]; /* from where a generator would begin */
 } pyprof_stray_frame;
 
-/* A frame of C code, which says nothing but where the one before it is: still the same, if that lies on the
- * data stack next to the one after it. */
+/* What came before a frame when it was last read. */
 typedef struct {
     const char *frame, *previous;
-} pyprof_c_frame;
+} pyprof_last_previous;
 
 /* Something that walks have met, to be copied with the rest while they meet it now and then. */
 typedef struct {
@@ -107,17 +109,23 @@ typedef struct {
 
 struct pyprof_live_stack {
     pyprof_live_thread asked; /* where the copy was looked for */
-    char *chunk;              /* from `top_offset` on as it was after the thread state was read */
-    size_t chunk_capacity, chunk_bytes, top_offset;
+    char *chunk;
+    size_t chunk_capacity, chunk_bytes;
+    size_t top_offset, top_end; /* of `earlier_top`, in the chunk */
     char earlier_top[TOP_BYTES + GROWTH_BYTES];
+    pyprof_expected highest_top;
     pyprof_stray_frame earlier_strays[MOST_STRAYS], strays[MOST_STRAYS]; /* the same ones */
     size_t stray_count;
     pyprof_expected expected_strays[MOST_STRAYS];
     /* Frame holders: one for each evaluation loop on the C stack, so they alternate with C calls. */
     pyprof_expected holders[MOST_HOLDERS];
-    const char *held[MOST_HOLDERS]; /* the frame that each had, read with the thread state */
+    /* The frame that each had: read with the thread state, when the first copy had been made, at the end. */
+    const char *held[3][MOST_HOLDERS];
+    const char *frame_later; /* the innermost, after the thread state; another one if it has changed */
     uint64_t walks;
-    pyprof_c_frame c_frames[MOST_C_FRAMES]; /* by address, as they were last read */
+    /* By the frame's address. A frame of C code says nothing else, and is still the same if that lies on the
+     * data stack next to the one after it. A generator's frame does not say it any more once suspended. */
+    pyprof_last_previous c_frames[MOST_LAST_PREVIOUS], generators[MOST_LAST_PREVIOUS];
 };
 
 /* Reads the thread state and the stack again. False: the thread is gone, or there is no memory. `*is_copied`
@@ -126,7 +134,7 @@ struct pyprof_live_stack {
 bool pyprof_live_copy_again(pyprof_live_thread *thread, pyprof_live_stack *stack, bool *is_copied);
 
 /* Whether the copy is of the stack that the thread has; completes `thread` from it. */
-bool pyprof_is_copy_of(pyprof_live_thread *thread, const pyprof_live_stack *stack);
+bool pyprof_is_copy_of(pyprof_live_thread *thread, pyprof_live_stack *stack);
 
 /* The next copies shall have this frame. */
 void pyprof_expect_stray(pyprof_live_stack *stack, const char *frame);

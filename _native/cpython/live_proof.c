@@ -62,7 +62,7 @@ const char *pyprof_live_stacks_obstacle(void) {
     pyprof_live_walk walk = {.frames = live, .max = PROOF_DEPTH};
     size_t raw_depth = pyprof_walk_raw(own, raw, PROOF_DEPTH, &raw_truncated);
     pyprof_live_stack *stack = pyprof_live_stack_new();
-    pyprof_live_learn_calls(raw, raw_depth);
+    pyprof_live_learn_calls(raw, raw_depth, true);
     bool is_exact = stack != NULL &&
                     pyprof_walk_live(&thread, stack, false, shape_of_live_code, &walk) == PYPROF_LIVE_EXACT;
     pyprof_live_stack_free(stack);

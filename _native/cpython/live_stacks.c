@@ -5,8 +5,8 @@
 
 #if PYPROF_KNOWN_LAYOUT
 
-/* Which copy of the innermost frames is walked: the one from before the thread state was read, or after. */
-typedef enum { AS_AFTER, AS_BEFORE } walk_view;
+/* Which copy of the innermost frames is walked: the one that is nearer to the thread state, or the other. */
+typedef enum { EARLIER_COPY, LATER_COPY } walk_view;
 
 typedef struct {
     walk_view view;
@@ -55,7 +55,8 @@ static bool go_to_previous_chunk(walk_state *walk) {
 
 static const char *earlier_copy_at(const walk_state *walk, size_t offset) {
     const pyprof_live_stack *stack = walk->stack;
-    return walk->chunk == stack->chunk && offset >= stack->top_offset
+    return walk->chunk == stack->chunk && offset >= stack->top_offset &&
+                   offset + FRAME_BYTES <= stack->top_end
                ? stack->earlier_top + (offset - stack->top_offset)
                : NULL;
 }
@@ -63,7 +64,7 @@ static const char *earlier_copy_at(const walk_state *walk, size_t offset) {
 /* Of a frame that is in the chunk at hand. */
 static const char *copy_in_chunk(const walk_state *walk, const char *frame) {
     const size_t offset = (size_t)(frame - walk->chunk_address);
-    const char *earlier = walk->view == AS_BEFORE ? earlier_copy_at(walk, offset) : NULL;
+    const char *earlier = walk->view == EARLIER_COPY ? earlier_copy_at(walk, offset) : NULL;
     return earlier == NULL ? walk->chunk + offset : earlier;
 }
 
@@ -95,11 +96,19 @@ static const void *code_of(const char *frame) {
     return (const void *)executable;
 }
 
-static bool is_executing_generator(const char *object) {
+static bool is_generator(const char *object) {
     const char *type = pointer_at(object, offsetof(PyObject, ob_type));
-    return (type == (const char *)&PyGen_Type || type == (const char *)&PyCoro_Type ||
-            type == (const char *)&PyAsyncGen_Type) &&
-           object[offsetof(PyGenObject, gi_frame_state)] == FRAME_EXECUTING;
+    return type == (const char *)&PyGen_Type || type == (const char *)&PyCoro_Type ||
+           type == (const char *)&PyAsyncGen_Type;
+}
+
+static bool is_executing_generator(const char *object) {
+    return is_generator(object) && object[offsetof(PyGenObject, gi_frame_state)] == FRAME_EXECUTING;
+}
+
+static bool is_suspended_generator(const char *object) {
+    return is_generator(object) &&
+           FRAME_STATE_SUSPENDED((signed char)object[offsetof(PyGenObject, gi_frame_state)]);
 }
 
 static bool is_what_it_seems(const pyprof_stray_frame *stray) {
@@ -108,8 +117,8 @@ static bool is_what_it_seems(const pyprof_stray_frame *stray) {
            (owner == FRAME_OWNED_BY_GENERATOR && is_executing_generator(stray->object));
 }
 
-static pyprof_c_frame *place_of_c_frame(walk_state *walk, const char *frame) {
-    return &walk->stack->c_frames[(uintptr_t)frame / sizeof(void *) % MOST_C_FRAMES];
+static pyprof_last_previous *place_in(pyprof_last_previous *ones, const char *frame) {
+    return &ones[(uintptr_t)frame / sizeof(void *) % MOST_LAST_PREVIOUS];
 }
 
 /* Whether a frame that lies on the data stack ends where the one after it begins. */
@@ -124,21 +133,36 @@ static bool is_next(const walk_state *walk, const char *frame) {
 
 /* What comes before a frame that was C code's the last time, if it still is; else NULL. */
 static const char *skip_c_frame(walk_state *walk, const char *frame) {
-    const pyprof_c_frame *known = place_of_c_frame(walk, frame);
+    const pyprof_last_previous *known = place_in(walk->stack->c_frames, frame);
     return !walk->reads_c_frames && known->frame == frame && is_next(walk, known->previous) ? known->previous
                                                                                             : NULL;
 }
 
+/* A generator that was innermost, and was suspended before it was copied, is part of what the thread state
+ * said as any other frame: given up, those that run for microseconds would lose. What came before it is taken
+ * to be what it was the last time; whether that calls it is checked as for all that has moved. */
+static const char *resume(walk_state *walk, const char *frame, pyprof_stray_frame *stray) {
+    const pyprof_last_previous *known = place_in(walk->stack->generators, frame);
+    if (!is_suspended_generator(stray->object) || known->frame != frame) {
+        return NULL;
+    }
+    char *copy = stray->object + BEFORE_GENERATORS_FRAME;
+    memcpy(copy + FRAME_PREVIOUS, &known->previous, sizeof(known->previous));
+    walk->moved = true;
+    return copy;
+}
+
 static const char *copy_of_stray(walk_state *walk, const char *frame, pyprof_stray_frame *space) {
-    const pyprof_live_stack *stack = walk->stack;
+    pyprof_live_stack *stack = walk->stack;
     const size_t place = pyprof_find_stray(stack, frame);
-    const pyprof_stray_frame *stray = space;
+    pyprof_stray_frame *stray = space;
     if (place < stack->stray_count) {
-        const pyprof_stray_frame *before = &stack->earlier_strays[place], *after = &stack->strays[place];
-        stray =
-            is_what_it_seems(after) && (walk->view == AS_AFTER || !is_what_it_seems(before)) ? after : before;
-        walk->moved |= has_moved(walk, before->object + BEFORE_GENERATORS_FRAME,
-                                 after->object + BEFORE_GENERATORS_FRAME);
+        pyprof_stray_frame *earlier = &stack->earlier_strays[place], *later = &stack->strays[place];
+        walk->moved |= has_moved(walk, earlier->object + BEFORE_GENERATORS_FRAME,
+                                 later->object + BEFORE_GENERATORS_FRAME);
+        const bool takes_later =
+            walk->view == LATER_COPY ? is_what_it_seems(later) : !is_what_it_seems(earlier);
+        stray = takes_later ? later : earlier;
     } else {
         const pyprof_read one = pyprof_read_of_stray(space, frame);
         if ((uintptr_t)frame % sizeof(void *) != 0 || !pyprof_read_memory(&one, 1)) {
@@ -147,11 +171,14 @@ static const char *copy_of_stray(walk_state *walk, const char *frame, pyprof_str
         walk->read_more = true;
     }
     const char *copy = stray->object + BEFORE_GENERATORS_FRAME;
-    pyprof_expect_stray(walk->stack, frame);
-    if (copy[FRAME_OWNER] >= PYPROF_FIRST_NON_PYTHON_OWNER) {
-        *place_of_c_frame(walk, frame) = (pyprof_c_frame){frame, pointer_at(copy, FRAME_PREVIOUS)};
+    pyprof_expect_stray(stack, frame);
+    if (!is_what_it_seems(stray)) {
+        return resume(walk, frame, stray);
     }
-    return is_what_it_seems(stray) ? copy : NULL;
+    const bool is_c_frame = copy[FRAME_OWNER] >= PYPROF_FIRST_NON_PYTHON_OWNER;
+    *place_in(is_c_frame ? stack->c_frames : stack->generators, frame) =
+        (pyprof_last_previous){frame, pointer_at(copy, FRAME_PREVIOUS)};
+    return copy;
 }
 
 static const char *bytecode_of(const char *frame, const char *code, pyprof_code_shape *shape) {
@@ -221,6 +248,8 @@ static pyprof_live_result add_frame(walk_state *walk, const char *address, const
     pyprof_code_frame *frame = &walk->frames[walk->depth++];
     *frame = (pyprof_code_frame){(PyCodeObject *)code, (int32_t)lasti, begun};
     walk->unknown_call |= walk->depth > 1 && !pyprof_is_known_call(frame, frame - 1);
+    /* What has not begun calls nothing, but for what the collector runs. */
+    walk->moved |= walk->depth > 1 && !begun;
     return PYPROF_LIVE_EXACT;
 }
 
@@ -285,10 +314,13 @@ static pyprof_live_result walk_view_of_copy(const pyprof_live_thread *thread, wa
         }
         walk->moved |= !pyprof_is_at_same_place(&last, thread);
     }
-    if (walk->view == AS_AFTER && !walk->moved) {
-        if (walk->unknown_call) {
-            pyprof_live_learn_calls(walk->frames, walk->depth);
+    walk->moved |= walk->stack->frame_later != thread->frame;
+    if (!walk->moved) {
+#if PYPROF_FREE_THREADED
+        if (walk->unknown_call) { /* with a GIL it is learned with that */
+            pyprof_live_learn_calls(walk->frames, walk->depth, false);
         }
+#endif
         return PYPROF_LIVE_EXACT;
     }
     return walk->unknown_call ? PYPROF_LIVE_ODD_CALL : PYPROF_LIVE_UNVERIFIED;
@@ -309,7 +341,7 @@ pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stac
         if (!is_copied || !pyprof_is_copy_of(thread, stack)) {
             continue;
         }
-        for (walk_view view = AS_AFTER; view <= AS_BEFORE; view++) {
+        for (walk_view view = EARLIER_COPY; view <= LATER_COPY; view++) {
             walk_state state = {
                 .view = view, .find = find, .frames = walk->frames, .max = walk->max, .stack = stack};
             state.reads_c_frames = unknown > 0; /* a generator may be between them now */

@@ -7,14 +7,14 @@
  * What makes a copied stack credible: thread-owned frames lie one after the other on the thread's data stack,
  * each as long as its code says; every instruction pointer is inside its code; a frame outside the data stack
  * belongs to a generator that is executing, or to C code; the chain ends at the bottom. The innermost frames
- * are copied before and after what says which is the innermost: where both copies are the same, the stack was
- * that. Where they are not, the thread moved in that microsecond, and a copy may mix two moments between
- * which frames of one size took each other's place. It shows calls that nobody makes: so each call, from this
- * instruction to that function, must be known, from a stack that did not move or one that was read with the
- * GIL.
+ * are copied twice: where both copies are the same, the stack was that. Where they are not, the thread moved
+ * in that microsecond, and a copy may mix two moments between which frames of one size took each other's
+ * place. It shows calls that nobody makes: so each call, from this instruction to that function, must be
+ * known, from stacks that did not move or one that was read with the GIL.
  *
  * A moment at which the thread moves must not be given up for the next at which it does not: functions that
- * run for microseconds would lose to longer ones. That is what the copy from before is for.
+ * run for microseconds would lose to longer ones. That is what the second copy is for, and why the next copy
+ * is made large enough for what this one met.
  */
 #ifndef PYPROF_CPYTHON_LIVE_STACKS_H
 #define PYPROF_CPYTHON_LIVE_STACKS_H
@@ -51,7 +51,7 @@ size_t pyprof_live_stack_bytes(const pyprof_live_stack *stack);
 /* What has to be read of a thread whose `address` is set, and with `stack` of its stack, near to where both
  * were the last time; many threads can be read in one system call. At most PYPROF_LIVE_READS. False: no
  * memory. Then `parse`, once that was done. */
-enum { PYPROF_LIVE_READS = 56 };
+enum { PYPROF_LIVE_READS = 96 };
 bool pyprof_live_reads(pyprof_live_thread *thread, pyprof_live_stack *stack, pyprof_read *reads,
                        size_t *count);
 void pyprof_live_parse(pyprof_live_thread *thread);
@@ -80,8 +80,10 @@ typedef struct {
 pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stack *stack, bool is_copied,
                                     pyprof_find_code find, pyprof_live_walk *walk);
 
-/* The calls of a stack that stood still while it was read. One thread at a time. */
-void pyprof_live_learn_calls(const pyprof_code_frame *frames, size_t depth);
+/* The calls of a stack: certain, if it was read with the GIL; else, on free-threaded builds, one that seems
+ * to have stood still. Within the microsecond its thread may have come back to where it was, so that such a
+ * call must be seen twice to be known. One thread at a time. */
+void pyprof_live_learn_calls(const pyprof_code_frame *frames, size_t depth, bool is_certain);
 
 /* Checks the layouts and proves them on the calling thread's own stack; attached, after
  * `pyprof_raw_walk_obstacle` said NULL. NULL, or why live stacks cannot be read here. */

@@ -134,16 +134,10 @@ static pyprof_thread_key key_of(const pyprof_live_thread *thread) {
  * goes on, in C code, leaves the list without a sign. */
 enum { READS_ALL_EVERY = 8 };
 
-/* Where a stack ends, and what else belongs to it, is a guess from what was read before. That is good if the
- * thread state has been read just now; since the last tick it may have gone anywhere. */
-typedef enum { STATES, STACKS } read_what;
-
-static bool is_to_be_read(const node *one, read_what what, bool all) {
-    return one->is_needed || (what == STATES && (one == list.nodes || all));
-}
+static bool is_to_be_read(const node *one, bool all) { return one->is_needed || one == list.nodes || all; }
 
 /* The threads that are needed, in one go, as if nothing had changed since the last time. False: it has. */
-static bool read_needed(const pyprof_snapshot_request *request, read_what what, bool all) {
+static bool read_needed(const pyprof_snapshot_request *request, bool all) {
     size_t count = 0;
     for (size_t i = 0; i < list.count; i++) {
         node *one = &list.nodes[i];
@@ -151,8 +145,8 @@ static bool read_needed(const pyprof_snapshot_request *request, read_what what, 
         if (one->is_needed && one->stack == NULL && (one->stack = pyprof_live_stack_new()) == NULL) {
             return false;
         }
-        one->is_copied = what == STACKS && one->is_needed;
-        if (is_to_be_read(one, what, all)) {
+        one->is_copied = one->is_needed;
+        if (is_to_be_read(one, all)) {
             if (!pyprof_live_reads(&one->thread, one->is_copied ? one->stack : NULL, list.reads + count,
                                    &added)) {
                 return false;
@@ -165,7 +159,7 @@ static bool read_needed(const pyprof_snapshot_request *request, read_what what, 
     }
     for (size_t i = 0; i < list.count; i++) {
         node *one = &list.nodes[i];
-        if (is_to_be_read(one, what, all)) {
+        if (is_to_be_read(one, all)) {
             const char *next = i + 1 < list.count ? list.nodes[i + 1].thread.address : NULL;
             parse(one);
             if (!is_linked(&one->thread, request, i == 0 ? NULL : list.nodes[i - 1].thread.address) ||
@@ -208,7 +202,7 @@ static bool read_threads(const pyprof_snapshot_request *request) {
         free_idle_stacks();
         count_bytes();
     }
-    return read_needed(request, STATES, all) && read_needed(request, STACKS, all);
+    return read_needed(request, all);
 }
 
 /* On free-threaded builds a stack with an unknown call is not left to `current_frames`: there everybody would

@@ -71,7 +71,7 @@ static bool walk(const pyprof_snapshot_request *request, PyThreadState *tstate, 
     size_t max = request->max_frames < PYPROF_MAX_DEPTH ? request->max_frames : PYPROF_MAX_DEPTH;
     size_t depth = request->raw_walk ? pyprof_walk_raw(tstate, frames, max, &view->truncated)
                                      : pyprof_walk_public(tstate, frames, max, &view->truncated);
-    pyprof_live_learn_calls(frames, depth);
+    pyprof_live_learn_calls(frames, depth, true);
     return pyprof_snapshot_add_frames(request, view, frames, depth, pyprof_code_cache_get);
 }
 

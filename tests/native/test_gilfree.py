@@ -86,22 +86,39 @@ def is_legal(names: list[str]) -> bool:
     return len(names) <= 3
 
 
+def in_work(found: Any) -> tuple[list[tuple[list[str], int]], int]:
+    """(Functions that `work` has called, outermost first; samples), and the samples of all of them."""
+    stacks = [(names[::-1], samples) for names, samples in found["stacks"]]
+    inside = [(names[names.index("work") + 1 :], samples) for names, samples in stacks if "work" in names]
+    return inside, sum(samples for _, samples in inside)
+
+
 @pytest.mark.parametrize("how", CALLS)
 def test_stacks_of_a_program_that_calls_all_the_time(how: str, engine: Run) -> None:
     found = engine(CALL_GRAPH, json.dumps(CALLS[how]))
-    stacks = [(names[::-1], samples) for names, samples in found["stacks"]]
-    inside = [(names[names.index("work") + 1 :], samples) for names, samples in stacks if "work" in names]
-    total = sum(samples for _, samples in inside)
+    inside, total = in_work(found)
     wrong = sum(samples for names, samples in inside if not is_legal(names))
     assert total > 5000
     assert wrong <= 0.001 * total
-    # All levels are there. (Asynchronous generators spend most of their time going in and out.)
     at_level = [sum(samples for names, samples in inside if len(names) == depth) for depth in range(4)]
-    assert min(at_level[1:]) > (0.01 if how == "async for" else 0.03) * total
-    if FREE_THREADED:
+    if not FREE_THREADED or how == "call":
+        # All levels are there. (Asynchronous generators spend most of their time going in and out.)
+        assert min(at_level[1:]) > (0.003 if how == "async for" else 0.03) * total
+    if FREE_THREADED:  # new generators have new addresses there, and are gone before they are found
         assert found["stats"]["fallbacks"] < 0.05 * found["stats"]["ticks"]
-    elif how in ("call", "await"):  # of generators that are new at every call it may leave any part
+    elif how == "call":  # of generators that are new at every call it may leave any part
         assert found["stats"]["fallbacks"] < 0.5 * found["stats"]["ticks"]
+
+
+def test_reading_does_not_decide_where_a_thread_is_met(engine: Run) -> None:
+    # With one CPU the thread stands still while it is read. Seen to fail by 16 to 60 points where its frames
+    # are read before its state: it waits for the cache lines at its next call, and is met there.
+    one_cpu = "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+    shares = []
+    for program in (CALL_GRAPH, one_cpu + CALL_GRAPH):
+        inside, total = in_work(engine(program, json.dumps(CALLS["call"])))
+        shares.append(sum(samples for names, samples in inside if not names) / total)
+    assert shares[0] == pytest.approx(shares[1], abs=0.08)
 
 
 def test_code_that_was_never_seen_before(engine: Run) -> None:
