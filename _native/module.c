@@ -155,14 +155,14 @@ static PyObject *native_stats(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(u
 #ifndef PYPROF_PORTABLE
     pyprof_timer_get_stats(&stats);
 #endif
-    return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsKsKsKszszszsO}", "ticks", stats.ticks, "missed", stats.missed,
-                         "stacks", stats.stacks, "threads", stats.threads, "windows", stats.windows,
-                         "unplaced_cpu_ns", stats.unplaced_cpu_ns, "overflowed", stats.overflowed,
-                         "dropped_windows", stats.dropped_windows, "own_cpu_ns", stats.own_cpu_ns, "bytes",
-                         stats.bytes, "unverified", stats.unverified, "torn", stats.torn, "fallbacks",
-                         stats.fallbacks, "walk_obstacle", stats.walk_obstacle, "gilfree_obstacle",
-                         stats.gilfree_obstacle, "engine", stats.engine, "trusted_clocks",
-                         stats.trusted_clocks ? Py_True : Py_False);
+    return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsKsKsKszszszszsO}", "ticks", stats.ticks, "missed",
+                         stats.missed, "stacks", stats.stacks, "threads", stats.threads, "windows",
+                         stats.windows, "unplaced_cpu_ns", stats.unplaced_cpu_ns, "overflowed",
+                         stats.overflowed, "dropped_windows", stats.dropped_windows, "own_cpu_ns",
+                         stats.own_cpu_ns, "bytes", stats.bytes, "unverified", stats.unverified, "torn",
+                         stats.torn, "fallbacks", stats.fallbacks, "walk_obstacle", stats.walk_obstacle,
+                         "gilfree_obstacle", stats.gilfree_obstacle, "engine", stats.engine, "memory_reads",
+                         stats.memory_reads, "trusted_clocks", stats.trusted_clocks ? Py_True : Py_False);
 }
 
 static PyObject *native_is_main_interpreter(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {

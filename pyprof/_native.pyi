@@ -184,6 +184,7 @@ class _Stats(TypedDict):
     walk_obstacle: str | None
     gilfree_obstacle: str | None
     engine: str | None
+    memory_reads: str | None
     trusted_clocks: bool
 
 def stats() -> _Stats:

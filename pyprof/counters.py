@@ -19,6 +19,8 @@ class Stats:
     """Engine in use, or the last one used; "none" before the first start."""
     engine_notes: tuple[str, ...]
     """Why the engine does less than it could, one line each."""
+    memory_reads: str
+    """How engine `gilfree` reads: "memfd", or "process_vm_readv", slower; "none" if it does not run."""
     ticks: int
     """Ticks that were due."""
     missed: int
@@ -43,7 +45,7 @@ class Stats:
     own_cpu_ns: int
     """CPU time of pyprof itself, nanoseconds: its threads, and its work on the application's."""
     own_bytes: int
-    """Memory of the code cache, of copied stacks and of the finished windows, bytes."""
+    """Memory of the code cache, of copied stacks and what copies them, and of the finished windows, bytes."""
     uploads: int = 0
     unconfirmed: int = 0
     """Uploads whose answer a fork did not wait for; not sent again, since that would count twice."""
@@ -66,6 +68,7 @@ def gather(
         **(vars(exported) if exported is not None else {}),
         "running": running,
         "engine": native["engine"] or "none",
+        "memory_reads": native["memory_reads"] or "none",
         "engine_notes": tuple(_engine_notes(native, running)),
         "dropped_windows": native["dropped_windows"] + dropped_windows,
         "own_bytes": native["bytes"],

@@ -11,7 +11,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { READS_A_CALL = 512, BYTES_A_CALL = 128 * 1024 };
+enum { READS_A_CALL = 512, BYTES_A_CALL = PYPROF_FAST_READ_BYTES };
 
 /* The calling thread's file in memory; -1: none. */
 static _Thread_local int file = -1;

@@ -331,9 +331,9 @@ enum { MOST_ATTEMPTS = 10, MOST_UNKNOWN = 3 };
 pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stack *stack, bool is_copied,
                                     pyprof_find_code find, pyprof_live_walk *walk) {
     pyprof_live_result result = PYPROF_LIVE_TORN;
+    walk->gave_up_whole_copy = false;
     int unknown = 0;
     for (int attempt = 0; attempt < MOST_ATTEMPTS && unknown < MOST_UNKNOWN; attempt++) {
-        walk->first_was_given_up = attempt > 0;
         if ((attempt > 0 || !is_copied) && !pyprof_live_copy_again(thread, stack, &is_copied)) {
             return PYPROF_LIVE_TORN;
         }
@@ -353,6 +353,7 @@ pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stac
             }
         }
         unknown += result != PYPROF_LIVE_TORN;
+        walk->gave_up_whole_copy = true;
     }
     return result;
 }
@@ -362,7 +363,7 @@ pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stac
 pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stack *stack, bool is_copied,
                                     pyprof_find_code find, pyprof_live_walk *walk) {
     (void)thread, (void)stack, (void)is_copied, (void)find;
-    walk->truncated = walk->first_was_given_up = false;
+    walk->truncated = walk->gave_up_whole_copy = false;
     return PYPROF_LIVE_TORN;
 }
 

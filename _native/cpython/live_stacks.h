@@ -70,8 +70,9 @@ typedef struct {
     pyprof_code_frame *frames; /* leaf first */
     size_t max;                /* at most so many that have begun */
     size_t depth;
-    bool truncated;          /* the stack had more */
-    bool first_was_given_up; /* what was seen at the first look, for what was seen later */
+    bool truncated; /* the stack had more */
+    /* The thread moved too fast: not, that its stack had come to reach further than what was copied. */
+    bool gave_up_whole_copy;
 } pyprof_live_walk;
 
 /* Fills `walk`, whose `frames` and `max` are set. `is_copied`: what `pyprof_live_reads` asked for has just

@@ -26,10 +26,11 @@ static struct {
     size_t count, capacity;
     pyprof_read *reads;
     size_t read_capacity;
-    size_t bytes;      /* atomic */
-    size_t reading;    /* counts */
-    size_t leaving;    /* counts */
-    uint64_t given_up; /* a bit for each of the last stacks of threads on a CPU: the first look at it was */
+    size_t bytes;   /* atomic */
+    size_t reading; /* counts */
+    size_t leaving; /* counts */
+    uint64_t
+        given_up; /* a bit for each of the last stacks of threads on a CPU: the first look was, for another */
 } list;
 
 enum { MOST_THREADS = 100000 }; /* against a list that was changed into a ring while it was read */
@@ -256,10 +257,10 @@ static bool walk(const pyprof_snapshot_request *request, node *one, bool on_cpu,
     const pyprof_live_result result =
         pyprof_walk_live(&one->thread, one->stack, one->is_copied, pyprof_code_cache_find_shape, &live);
     view->truncated = live.truncated;
-    if (on_cpu) {
-        list.given_up = list.given_up << 1 | live.first_was_given_up;
-    }
     const bool left = leaves_to_other_engine(result);
+    if (on_cpu) {
+        list.given_up = list.given_up << 1 | (live.gave_up_whole_copy && !left);
+    }
     const bool has_died = !pyprof_code_cache_end_walk(frames, left ? 0 : live.depth);
     losses->torn += result == PYPROF_LIVE_TORN || has_died;
     if (left || has_died) {

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "cpython/gil.h"
+#include "cpython/guarded_read.h"
 #include "cpython/interpreter.h"
 #include "cpython/live_stacks.h"
 #include "sampling/clocks.h"
@@ -196,6 +197,13 @@ void pyprof_timer_get_stats(pyprof_timer_stats *stats) {
     stats->dropped_windows = pyprof_ring_dropped();
     stats->own_cpu_ns = (uint64_t)pyprof_own_threads_cpu_ns();
     stats->bytes = pyprof_code_cache_bytes() + pyprof_gilfree_bytes() + pyprof_ring_bytes();
+    const int reading = __atomic_load_n(&timer.reading, __ATOMIC_RELAXED);
+    if (reading == READS_FAST) {
+        stats->bytes += PYPROF_FAST_READ_BYTES;
+    }
+    if (timer.gilfree_obstacle == NULL && reading != 0) {
+        stats->memory_reads = reading == READS_FAST ? "memfd" : "process_vm_readv";
+    }
     stats->walk_obstacle = timer.walk_obstacle;
     stats->gilfree_obstacle = timer.gilfree_obstacle;
     stats->engine = timer.interp == NULL             ? NULL

@@ -34,6 +34,7 @@ typedef struct {
     const char *walk_obstacle;    /* NULL: the raw walk is in use */
     const char *gilfree_obstacle; /* NULL: the engine is in use */
     const char *engine;           /* in use, or last used; NULL: none yet */
+    const char *memory_reads;     /* how `gilfree` reads; NULL: it is not in use */
     bool trusted_clocks;
 } pyprof_timer_stats;
 

@@ -164,6 +164,10 @@ static bool may_fall_back(pyprof_timer *timer) {
     return !pyprof_is_free_threaded() || ++timer->gilfree_failures > FAILURES_BEFORE_WORLD_STOPS;
 }
 
+static void note_how_it_reads(pyprof_timer *timer) {
+    __atomic_store_n(&timer->reading, pyprof_reads_fast() ? READS_FAST : READS_SLOWLY, __ATOMIC_RELAXED);
+}
+
 static bool take_snapshot(pyprof_timer *timer, const pyprof_snapshot_request *request) {
     if (timer->gilfree_obstacle != NULL) {
         return pyprof_current_frames_take(request, timer->own);
@@ -172,6 +176,7 @@ static bool take_snapshot(pyprof_timer *timer, const pyprof_snapshot_request *re
     bool taken = pyprof_gilfree_take(request, &losses);
     count(&timer->stats.unverified, losses.unverified);
     count(&timer->stats.torn, losses.torn);
+    note_how_it_reads(timer);
     if (taken) {
         timer->gilfree_failures = 0;
     } else if (may_fall_back(timer)) {
@@ -338,6 +343,7 @@ void pyprof_timer_thread_run(void *argument) {
         pyprof_proc_begin();
         pyprof_read_memory_begin();
     }
+    note_how_it_reads(timer);
     timer->own = pyprof_current_frames_attachable(timer->interp);
     pyprof_own_thread_is_attachable();
     if (timer->own != NULL) {
@@ -349,6 +355,7 @@ void pyprof_timer_thread_run(void *argument) {
         pyprof_current_frames_end(timer->own);
     }
     pyprof_read_memory_end();
+    __atomic_store_n(&timer->reading, 0, __ATOMIC_RELAXED);
 }
 
 #endif

@@ -17,6 +17,9 @@
 #include "sampling/timer.h"
 #include "windows/window.h"
 
+/* How the thread reads memory; 0: it does not run. */
+enum { READS_SLOWLY = 1, READS_FAST };
+
 typedef struct {
     /* Immutable while the thread runs. */
     pyprof_timer_options options;
@@ -32,6 +35,7 @@ typedef struct {
     /* Written by the thread, read by others. */
     uint32_t rotations;       /* atomic, futex */
     bool abandoned;           /* atomic */
+    int reading;              /* atomic: READS_… */
     pyprof_timer_stats stats; /* each field atomic */
 
     /* The thread's own. */

@@ -135,14 +135,18 @@ def forbid():
 if {when!r} == "before": forbid()
 pyprof.start(exporter="none", sample_rate=1000)
 burn(0.1)
-if {when!r} == "meanwhile": forbid()
 before = pyprof.stats()
+if {when!r} == "meanwhile": forbid()
 burn(0.5)
 after = pyprof.stats()
 assert after.engine == "gilfree", after
 stacks, fallbacks = after.stacks - before.stacks, after.fallbacks - before.fallbacks
 assert stacks > 20 and fallbacks < stacks / 2, (before, after)
+assert after.memory_reads == "process_vm_readv", after
+assert before.memory_reads == {"process_vm_readv" if when == "before" else "memfd"!r}, before
+assert before.own_bytes > 128 << 10 or {when!r} == "before"
 pyprof.stop()
+assert pyprof.stats().memory_reads == "none"
 """
     )
     run_python(program, check=True)

@@ -309,7 +309,7 @@ def test_stats_before_during_and_after(run_python: Any, server: Callable[..., st
         WORK
         + """
 stats = pyprof.stats()
-assert not stats.running and stats.engine == "none"
+assert not stats.running and stats.engine == stats.memory_reads == "none"
 assert stats.ticks == stats.stacks == stats.windows == stats.uploads == stats.uploaded_bytes == 0
 assert not pyprof.flush()
 pyprof.start(server_url=sys.argv[1], sample_rate=1000)
