@@ -29,7 +29,7 @@ bool pyprof_can_read_memory(void);
  * that gets it. */
 void pyprof_read_memory_begin(void);
 void pyprof_read_memory_end(void);
-bool pyprof_reads_fast(void); /* the calling thread */
+bool pyprof_reads_fast(void);                 /* the calling thread */
 enum { PYPROF_FAST_READ_BYTES = 128 * 1024 }; /* the file's */
 
 #endif

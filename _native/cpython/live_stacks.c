@@ -352,6 +352,9 @@ pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stac
                 return result;
             }
         }
+        if (result == PYPROF_LIVE_ODD_CALL && !PYPROF_FREE_THREADED) {
+            return result; /* who reads with the GIL learns the call */
+        }
         unknown += result != PYPROF_LIVE_TORN;
         walk->gave_up_whole_copy = true;
     }
