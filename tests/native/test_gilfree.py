@@ -99,7 +99,7 @@ def test_stacks_of_a_program_that_calls_all_the_time(how: str, engine: Run) -> N
     inside, total = in_work(found)
     wrong = sum(samples for names, samples in inside if not is_legal(names))
     assert total > 5000
-    assert wrong <= 0.001 * total
+    assert wrong <= (0.002 if FREE_THREADED else 0.001) * total
     at_level = [sum(samples for names, samples in inside if len(names) == depth) for depth in range(4)]
     if not FREE_THREADED or how == "call":
         # All levels are there. (Asynchronous generators spend most of their time going in and out.)
