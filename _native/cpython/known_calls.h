@@ -1,4 +1,5 @@
-/* Known calls: from this instruction to that function, as stacks have shown them that did not move meanwhile.
+/* Known calls: from this instruction to that function, as stacks have shown them that were read with the GIL,
+ * or, on free-threaded builds, that did not move meanwhile.
  *
  * A fixed table in which the older calls make room: what is forgotten is learned again. No lock:
  * `pyprof_live_learn_calls` (live_stacks.h), which fills it, runs in the timer thread or, with the GIL, while

@@ -106,7 +106,7 @@ def test_stacks_of_a_program_that_calls_all_the_time(how: str, engine: Run) -> N
         assert min(at_level[1:]) > (0.003 if how == "async for" else 0.03) * total
     if FREE_THREADED:  # new generators have new addresses there, and are gone before they are found
         assert found["stats"]["fallbacks"] < 0.05 * found["stats"]["ticks"]
-    elif how == "call":  # of generators that are new at every call it may leave any part
+    elif how in ("call", "await"):  # of generators that are new at every call it may leave any part
         assert found["stats"]["fallbacks"] < 0.5 * found["stats"]["ticks"]
 
 
