@@ -1,4 +1,6 @@
-"""One process of bench_overhead: one workload under one profiler, off and on by command, or steadily on.
+"""One process of bench_overhead or bench_threads: one workload under one profiler.
+
+Off and on by command, or steadily on.
 
 Own CPU is the process's CPU clock less the clocks of the application's threads: whatever else runs in the
 process is the profiler, threads that have ended included, and it is the same rule for every profiler.
@@ -10,7 +12,7 @@ import sys
 import time
 from typing import Any
 
-from .profilers import PROFILERS, Profiler, check
+from .profilers import PROFILERS, RATE, Profiler, obey
 from .workloads import WORKLOADS, Workload, thread_clock
 
 
@@ -49,30 +51,25 @@ def calibrated(workload: Workload, seconds: float) -> int:
 
 
 def take_turns(workload: Workload, profiler: Profiler, request: dict[str, Any]) -> None:
-    """Answer each line of stdin: `calibrate`, `start`, `stop`, or an amount of work, to tell its clocks."""
-    os.sched_setaffinity(0, {request["cpu"]})  # before the profiler has threads, which inherit it
-    for tid in workload.threads:
-        os.sched_setaffinity(tid, {request["cpu"]})
-    for line in sys.stdin:
-        command = line.strip()
-        answer: dict[str, float] = {}
+    """Obey; further commands are `calibrate`, and an amount of work, to tell its clocks."""
+    if "cpu" in request:  # before the profiler has threads, which inherit it
+        os.sched_setaffinity(0, {request["cpu"]})
+        for tid in workload.threads:
+            os.sched_setaffinity(tid, {request["cpu"]})
+
+    def do(command: str) -> dict[str, float]:
         if command == "calibrate":
-            answer = {"amount": calibrated(workload, request["seconds"])}
-        elif command == "start":
-            profiler.start(request["url"])
-            check(profiler)
-        elif command == "stop":
-            profiler.stop()
-        else:
-            answer = measured(workload, int(command))
-        print(json.dumps(answer), flush=True)
+            return {"amount": calibrated(workload, request["seconds"])}
+        return measured(workload, int(command))
+
+    obey(profiler, request["url"], do)
 
 
 def steady(workload: Workload, profiler: Profiler, request: dict[str, Any]) -> dict[str, Any]:
     """On for good: after the warm-up (a first upload, with what it imports), the CPU of `seconds`."""
     amount = calibrated(workload, 0.25)
     profiler.start(request["url"])
-    check(profiler)
+    profiler.check()
     begin = time.monotonic()
     while time.monotonic() < begin + request["warm_up"]:
         measured(workload, amount)
@@ -82,12 +79,7 @@ def steady(workload: Workload, profiler: Profiler, request: dict[str, Any]) -> d
     while time.monotonic() < begin + request["seconds"]:
         measured(workload, amount)
     result: dict[str, Any] = clocks.passed()
-    if request["profiler"] == "pyprof":
-        import dataclasses
-
-        import pyprof
-
-        result["stats"] = dataclasses.asdict(pyprof.stats())
+    result["counters"] = profiler.counters()
     profiler.stop()
     return result
 
@@ -95,7 +87,7 @@ def steady(workload: Workload, profiler: Profiler, request: dict[str, Any]) -> d
 def main() -> None:
     request = json.loads(sys.argv[1])
     workload = WORKLOADS[request["workload"]]()
-    profiler = PROFILERS[request["profiler"]]()
+    profiler = PROFILERS[request["profiler"]](request.get("rate", RATE))
     if request["mode"] == "turns":
         take_turns(workload, profiler, request)
     else:

@@ -1,14 +1,23 @@
-"""The profilers side by side: each with CPU and wall time at 100 Hz, nothing else, uploading to the sink.
+"""The profilers side by side: each with CPU and wall time, at 100 Hz unless asked otherwise, nothing else,
+uploading to the sink.
 
 What each is, so that no figure flatters: pyroscope-io embeds py-spy's sampler and has no wall time; it gets
 threads on a CPU only, its default. ddtrace comes twice: as it is by default, when it lowers its own rate to
-stay near 1 % of the application's CPU, and held at 100 Hz. Its memory, lock and exception collectors are off.
+stay near 1 % of the application's CPU and looks at 25 threads and 50 tasks at most, and held at the rate,
+with all of them. Its memory, lock and exception collectors are off. pyprof is held at the rate and looks at
+all threads always; it comes twice, too: with the faster way to read stacks that the kernel offers, and with
+the slower one, as where that is not to be had.
 """
 
+import contextlib
 import ctypes
+import dataclasses
+import json
 import os
+import resource
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from typing import Any
 
 RATE = 100
@@ -25,11 +34,21 @@ class Profiler(ABC):
     url_variable: str = ""
     """Where it takes the address of the server from, at import, if it does not take it as an argument."""
 
+    def __init__(self, rate: int = RATE) -> None:
+        self.rate = rate
+
     @abstractmethod
     def start(self, url: str) -> None: ...
 
     @abstractmethod
     def stop(self) -> None: ...
+
+    def check(self) -> None:  # noqa: B027  (most cannot be asked)
+        """Raise where the profiler runs, but not as asked."""
+
+    def counters(self) -> dict[str, Any]:
+        """What it says of itself."""
+        return {}
 
 
 class Nothing(Profiler):
@@ -43,16 +62,17 @@ class Nothing(Profiler):
 
 
 class EmptyLoop(Profiler):
-    """A thread that does nothing 100 times a second: the floor."""
+    """A thread that does nothing as often: the floor."""
 
     title = "empty loop"
 
-    def __init__(self) -> None:
+    def __init__(self, rate: int = RATE) -> None:
+        super().__init__(rate)
         self.library = ctypes.CDLL(os.environ["EMPTY_LOOP"])
         self.library.start.argtypes = [ctypes.c_int64]
 
     def start(self, url: str) -> None:
-        if self.library.start(1_000_000_000 // RATE) != 0:
+        if self.library.start(1_000_000_000 // self.rate) != 0:
             raise OSError("cannot start the empty loop")
 
     def stop(self) -> None:
@@ -65,13 +85,51 @@ class Pyprof(Profiler):
 
     def start(self, url: str) -> None:
         import pyprof
+        from pyprof.config import OPTIONS
 
-        pyprof.start("benchmark", server_url=url, sample_rate=RATE, upload_interval=10)
+        # The rate must not give way: what it costs is the question.
+        held = {"max_overhead": 1.0} if any(option.name == "max_overhead" for option in OPTIONS) else {}
+        pyprof.start("benchmark", server_url=url, sample_rate=self.rate, upload_interval=10, **held)
 
     def stop(self) -> None:
         import pyprof
 
         pyprof.stop()
+
+    def check(self) -> None:
+        if not sys.modules["pyprof"].is_running():
+            raise RuntimeError("pyprof is not running")
+
+    def counters(self) -> dict[str, Any]:
+        return dataclasses.asdict(sys.modules["pyprof"].stats())
+
+
+@contextlib.contextmanager
+def no_file_grows() -> Iterator[None]:
+    """RLIMIT_FSIZE is 0 meanwhile."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+class PyprofSlowReads(Pyprof):
+    """pyprof where the file cannot be had through which it would read."""
+
+    title = "pyprof (slow reads)"
+    READS = "process_vm_readv"
+
+    def start(self, url: str) -> None:
+        with no_file_grows():
+            super().start(url)
+
+    def check(self) -> None:
+        super().check()
+        reads = self.counters()["memory_reads"]
+        if reads != self.READS:
+            raise RuntimeError(f"pyprof reads by {reads}, not {self.READS}")
 
 
 class Pyroscope(Profiler):
@@ -81,7 +139,7 @@ class Pyroscope(Profiler):
     def start(self, url: str) -> None:
         import pyroscope
 
-        if not pyroscope.configure(application_name="benchmark", server_address=url, sample_rate=RATE):
+        if not pyroscope.configure(application_name="benchmark", server_address=url, sample_rate=self.rate):
             raise RuntimeError("pyroscope-io did not start")
 
     def stop(self) -> None:
@@ -107,12 +165,17 @@ class Ddtrace(Profiler):
         "DD_REMOTE_CONFIGURATION_ENABLED": "false",
     }
 
-    def __init__(self) -> None:
+    def __init__(self, rate: int = RATE) -> None:
+        super().__init__(rate)
         self.profiler: Any = None
 
     def start(self, url: str) -> None:
+        from ddtrace.internal.datadog.profiling.stack import _stack
         from ddtrace.profiling import Profiler as DatadogProfiler
 
+        # Some versions read in a slower way for the first 15 seconds, which is not what it is like later.
+        if hasattr(_stack, "_set_fast_copy_warmup_seconds"):
+            _stack._set_fast_copy_warmup_seconds(0.0)
         self.profiler = DatadogProfiler()
         self.profiler.start()
 
@@ -120,23 +183,32 @@ class Ddtrace(Profiler):
         self.profiler.stop()
 
 
-class DdtraceFixed(Ddtrace):
-    title = "ddtrace (100 Hz)"
+class DdtraceFull(Ddtrace):
+    title = "ddtrace (held, all)"
     environ = {  # noqa: RUF012
         **Ddtrace.environ,
         "_DD_PROFILING_STACK_ADAPTIVE_SAMPLING_ENABLED": "false",
+        "_DD_PROFILING_STACK_MAX_THREADS": "0",  # no bound
+        "_DD_PROFILING_STACK_MAX_TASKS": "0",
     }
+
+    def start(self, url: str) -> None:
+        super().start(url)
+        from ddtrace.internal.datadog.profiling import stack
+
+        stack.set_interval(1 / self.rate)
 
 
 PROFILERS: dict[str, type[Profiler]] = {
     "nothing": Nothing,
     "empty": EmptyLoop,
     "pyprof": Pyprof,
+    "pyprof-slow": PyprofSlowReads,
     "pyroscope": Pyroscope,
     "ddtrace": Ddtrace,
-    "ddtrace-100": DdtraceFixed,
+    "ddtrace-full": DdtraceFull,
 }
-PEERS = ("pyroscope", "ddtrace", "ddtrace-100")
+PEERS = ("pyroscope", "ddtrace", "ddtrace-full")
 
 
 def environment(name: str, url: str) -> dict[str, str]:
@@ -145,9 +217,18 @@ def environment(name: str, url: str) -> dict[str, str]:
     return {**profiler.environ, **({profiler.url_variable: url} if profiler.url_variable else {})}
 
 
-def check(profiler: Profiler) -> None:
-    """Raise where the profiler runs, but not as asked."""
-    if isinstance(profiler, Pyprof):
-        pyprof = sys.modules["pyprof"]
-        if not pyprof.is_running():
-            raise RuntimeError("pyprof is not running")
+def obey(profiler: Profiler, url: str, do: Callable[[str], dict[str, Any]]) -> None:
+    """Answer each line of stdin with a line of JSON: `start`, `stop`, `counters`, or what `do` can do."""
+    for line in sys.stdin:
+        command = line.strip()
+        answer: dict[str, Any] = {}
+        if command == "start":
+            profiler.start(url)
+            profiler.check()
+        elif command == "stop":
+            profiler.stop()
+        elif command == "counters":
+            answer = profiler.counters()
+        else:
+            answer = do(command)
+        print(json.dumps(answer), flush=True)
