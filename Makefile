@@ -20,7 +20,7 @@ ALONE := --reruns 2 --only-rerun AssertionError
 PYTEST := PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help check demo test test-all test-slow lint bench build clean
+.PHONY: help check demo test test-all test-slow cpython-suites churn lint bench build clean
 .DELETE_ON_ERROR:
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make test    run the tests (make test-all: the slow ones too)"
 	@echo "make lint    ruff, mypy --strict, clang-format"
 	@echo "make bench   compare the cost with other profilers"
+	@echo "make cpython-suites  CPython's own tests, with and without pyprof; make churn: an hour of new code"
 	@echo "make build   install into $(VENV), editable"
 	@echo "make clean   remove $(VENV) and what was built"
 
@@ -92,6 +93,13 @@ test-all: $(VENV)/.stamp-test
 # What `make test` leaves out.
 test-slow: $(VENV)/.stamp-test
 	$(call tests,slow)
+
+# SUITES: which of CPython's test files; else those that a profiler can harm most.
+cpython-suites: $(VENV)/.stamp-test
+	$(BIN)/python -m tests.stress.cpython_suites $(SUITES)
+
+churn: $(VENV)/.stamp-test
+	$(BIN)/python -m tests.stress.churn $(CHURNARGS)
 
 lint: $(VENV)/.stamp-test $(VENV)/.stamp-lint
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 /* pyprof._native: method table and initialisation. The stub _native.pyi says what each function does. */
 #include <Python.h>
+#include <string.h>
 
 #include "sampling/timer.h"
 #include "windows/window_type.h"
@@ -16,18 +17,20 @@
 enum { MAX_RING_WINDOWS = 1024, MAX_FRAMES = 1000 };
 
 static PyObject *native_start(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs) {
-    static char *keywords[] = {"period_ns",    "window_ns", "max_frames", "ring_windows",
-                               "window_bytes", "raw_walk",  "gilfree",    NULL};
+    static char *keywords[] = {"period_ns", "window_ns", "max_frames",   "ring_windows", "window_bytes",
+                               "raw_walk",  "gilfree",   "max_overhead", "gil",          NULL};
     long long period_ns, window_ns;
     unsigned int max_frames, ring_windows;
     Py_ssize_t window_bytes;
-    int raw_walk, gilfree;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$LLIInpp:start", keywords, &period_ns, &window_ns,
-                                     &max_frames, &ring_windows, &window_bytes, &raw_walk, &gilfree)) {
+    int raw_walk, gilfree, gil;
+    double max_overhead;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$LLIInppdp:start", keywords, &period_ns, &window_ns,
+                                     &max_frames, &ring_windows, &window_bytes, &raw_walk, &gilfree,
+                                     &max_overhead, &gil)) {
         return NULL;
     }
     if (period_ns < 1000 || window_ns < 1 || max_frames < 1 || max_frames > MAX_FRAMES || ring_windows < 1 ||
-        ring_windows > MAX_RING_WINDOWS || window_bytes < 1) {
+        ring_windows > MAX_RING_WINDOWS || window_bytes < 1 || !(max_overhead > 0)) {
         PyErr_SetString(PyExc_ValueError, "out of range");
         return NULL;
     }
@@ -43,6 +46,8 @@ static PyObject *native_start(PyObject *Py_UNUSED(module), PyObject *args, PyObj
         .window_bytes = (size_t)window_bytes,
         .raw_walk = raw_walk != 0,
         .gilfree = gilfree != 0,
+        .max_overhead = max_overhead,
+        .gil = gil != 0,
     };
     if (pyprof_timer_start(&options) < 0) {
         return NULL;
@@ -150,19 +155,55 @@ static PyObject *native_threads(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED
 }
 #endif
 
+typedef struct {
+    const char *name;
+    size_t offset;
+} stats_field;
+
+#define STATS_FIELD(name)                                                                                    \
+    { #name, offsetof(pyprof_timer_stats, name) }
+
+static const stats_field numbers[] = {
+    /* uint64_t each */
+    STATS_FIELD(ticks),      STATS_FIELD(missed),          STATS_FIELD(stacks),
+    STATS_FIELD(threads),    STATS_FIELD(windows),         STATS_FIELD(unplaced_cpu_ns),
+    STATS_FIELD(overflowed), STATS_FIELD(dropped_windows), STATS_FIELD(own_cpu_ns),
+    STATS_FIELD(bytes),      STATS_FIELD(unverified),      STATS_FIELD(incomplete),
+    STATS_FIELD(torn),       STATS_FIELD(fallbacks),       STATS_FIELD(discarded),
+    STATS_FIELD(period_ns),  STATS_FIELD(rate_changes),    STATS_FIELD(untold_gil_ns),
+};
+
+static const stats_field texts[] = {
+    STATS_FIELD(walk_obstacle), STATS_FIELD(gilfree_obstacle), STATS_FIELD(gil_wait_obstacle),
+    STATS_FIELD(engine),        STATS_FIELD(memory_reads),
+};
+
+/* The dictionary with one more item, whose value is taken over; NULL with an error set. */
+static PyObject *with_item(PyObject *dict, const char *name, PyObject *value) {
+    if (value == NULL || PyDict_SetItemString(dict, name, value) < 0) {
+        Py_CLEAR(dict);
+    }
+    Py_XDECREF(value);
+    return dict;
+}
+
 static PyObject *native_stats(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
     pyprof_timer_stats stats = {0};
 #ifndef PYPROF_PORTABLE
     pyprof_timer_get_stats(&stats);
 #endif
-    return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsKsKsKszszszszsO}", "ticks", stats.ticks, "missed",
-                         stats.missed, "stacks", stats.stacks, "threads", stats.threads, "windows",
-                         stats.windows, "unplaced_cpu_ns", stats.unplaced_cpu_ns, "overflowed",
-                         stats.overflowed, "dropped_windows", stats.dropped_windows, "own_cpu_ns",
-                         stats.own_cpu_ns, "bytes", stats.bytes, "unverified", stats.unverified, "torn",
-                         stats.torn, "fallbacks", stats.fallbacks, "walk_obstacle", stats.walk_obstacle,
-                         "gilfree_obstacle", stats.gilfree_obstacle, "engine", stats.engine, "memory_reads",
-                         stats.memory_reads, "trusted_clocks", stats.trusted_clocks ? Py_True : Py_False);
+    PyObject *result = PyDict_New();
+    for (size_t i = 0; result != NULL && i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+        uint64_t value;
+        memcpy(&value, (const char *)&stats + numbers[i].offset, sizeof(value));
+        result = with_item(result, numbers[i].name, PyLong_FromUnsignedLongLong(value));
+    }
+    for (size_t i = 0; result != NULL && i < sizeof(texts) / sizeof(texts[0]); i++) {
+        const char *text;
+        memcpy(&text, (const char *)&stats + texts[i].offset, sizeof(text));
+        result = with_item(result, texts[i].name, Py_BuildValue("z", text));
+    }
+    return result == NULL ? NULL : with_item(result, "trusted_clocks", PyBool_FromLong(stats.trusted_clocks));
 }
 
 static PyObject *native_is_main_interpreter(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
@@ -202,10 +243,8 @@ static int native_exec(PyObject *module) {
         const char *name;
         pyprof_column column;
     } columns[] = {
-        {"SAMPLES", PYPROF_SAMPLES},
-        {"CPU_SAMPLES", PYPROF_CPU_SAMPLES},
-        {"CPU_NS", PYPROF_CPU_NS},
-        {"WALL_NS", PYPROF_WALL_NS},
+        {"SAMPLES", PYPROF_SAMPLES}, {"CPU_SAMPLES", PYPROF_CPU_SAMPLES}, {"CPU_NS", PYPROF_CPU_NS},
+        {"WALL_NS", PYPROF_WALL_NS}, {"GIL_HELD_NS", PYPROF_GIL_HELD_NS}, {"GIL_WAIT_NS", PYPROF_GIL_WAIT_NS},
     };
     for (size_t i = 0; i < sizeof(columns) / sizeof(columns[0]); i++) {
         if (PyModule_AddIntConstant(module, columns[i].name, columns[i].column) < 0) {

@@ -19,6 +19,10 @@ CPU_NS: int
 """CPU time by the thread's own clock, nanoseconds."""
 WALL_NS: int
 """Wall time, nanoseconds."""
+GIL_HELD_NS: int
+"""The part of it in which the thread held the GIL."""
+GIL_WAIT_NS: int
+"""The part of it in which the thread waited for the GIL."""
 
 @final
 class Window:
@@ -38,6 +42,8 @@ class Window:
         cpu_samples: int = 0,
         cpu_ns: int = 0,
         wall_ns: int = 0,
+        gil_held_ns: int = 0,
+        gil_wait_ns: int = 0,
         truncated: bool = False,
     ) -> None:
         """Add values to a stack of (qualname, filename, first line, line), leaf first.
@@ -57,7 +63,13 @@ class Window:
     @property
     def duration_ns(self) -> int: ...
     @property
-    def period_ns(self) -> int: ...
+    def period_ns(self) -> int:
+        """Mean gap between ticks, nanoseconds."""
+
+    @property
+    def wanted_period_ns(self) -> int:
+        """What `period_ns` is where `max_overhead` does not lower the rate; 0 if not known."""
+
     @property
     def stacks(self) -> int:
         """Number of distinct stacks, `[overflow]` apart."""
@@ -131,8 +143,13 @@ def start(
     window_bytes: int,
     raw_walk: bool,
     gilfree: bool,
+    max_overhead: float,
+    gil: bool,
 ) -> None:
-    """Start the timer thread (main interpreter only; RuntimeError elsewhere or when one runs)."""
+    """Start the timer thread (main interpreter only; RuntimeError elsewhere or when one runs).
+
+    max_overhead: share of one core that pyprof's own CPU time keeps within, by longer periods; 1: no limit.
+    """
 
 def stop() -> None:
     """End the timer thread, join it, and push the window it was filling onto the ring."""
@@ -179,10 +196,16 @@ class _Stats(TypedDict):
     own_cpu_ns: int
     bytes: int
     unverified: int
+    incomplete: int
     torn: int
     fallbacks: int
+    discarded: int
+    period_ns: int
+    rate_changes: int
+    untold_gil_ns: int
     walk_obstacle: str | None
     gilfree_obstacle: str | None
+    gil_wait_obstacle: str | None
     engine: str | None
     memory_reads: str | None
     trusted_clocks: bool

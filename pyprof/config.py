@@ -102,8 +102,11 @@ OPTIONS: tuple[Option, ...] = (
     Option("engine", Choice("auto", "gilfree", "current_frames"), "auto", "how stacks are read"),
     Option("cpu", Boolean(), True, "CPU profile"),
     Option("wall", Boolean(), True, "wall profile"),
+    Option("gil", Boolean(), True, "wall time with the GIL and waiting for it (free-threaded builds: off)"),
     Option("memory", Choice("off", aliases={False: "off"}), "off", "memory profile"),
     Option("max_frames", Integer(1, 1000), 256, "frames kept of a stack, from the leaf"),
+    Option("max_overhead", Number(0.0001, 1, "share of one core"), 0.01,
+           "CPU time of pyprof itself, share of one core; the rate gives way to it (1: no limit)"),
     Option("ring_windows", Integer(1, 1024), 6, "profiles that wait in memory for a slow server, at most"),
     Option("tags", TAGS, None, "labels on every profile: name=value,name=value"),
     Option("auth_token", HeaderText(), None, "bearer token for the server", secret=True),
@@ -133,8 +136,10 @@ class Config:
     engine: str
     cpu: bool
     wall: bool
+    gil: bool
     memory: str
     max_frames: int
+    max_overhead: float
     ring_windows: int
     tags: Mapping[str, str]
     auth_token: str | None
@@ -259,6 +264,8 @@ def _complete(given: dict[str, object], environ: Mapping[str, str]) -> dict[str,
     for name in ("tags", "headers"):
         if values[name] is None:
             values[name] = FrozenPairs()
+    if "gil" not in given:
+        values["gil"] = "t" not in sys.abiflags
     if values["output"] is not None and not given.keys() & {"exporter", "server_url"}:
         values["exporter"] = "none"
     if values["service_name"] is None:

@@ -20,13 +20,21 @@ class Stats:
     engine_notes: tuple[str, ...]
     """Why the engine does less than it could, one line each."""
     memory_reads: str
-    """How engine `gilfree` reads: "memfd", or "process_vm_readv", slower; "none" if it does not run."""
+    """How engine `gilfree` reads: "memfd", slower "process_vm_readv" or "/proc/self/mem"; else "none"."""
+    sample_rate: float
+    """Ticks a second, Hz, now: the configured rate, or what `max_overhead` leaves of it; 0 if none runs."""
+    rate_changes: int
+    """Times that the rate was changed to keep pyprof's CPU within `max_overhead`."""
     ticks: int
     """Ticks that were due."""
     missed: int
     """Ticks without a snapshot; the next sample carries their weight."""
+    discarded: int
+    """Of `missed`, those that came in time, but at which no engine could read every stack."""
     unverified: int
     """Stacks that are credible, although their thread moved while it was read."""
+    incomplete: int
+    """Stacks that end at a caller: what it called moved too fast, and no other engine can be asked."""
     torn: int
     """Times that no credible stack could be read from a running thread."""
     fallbacks: int
@@ -41,7 +49,9 @@ class Stats:
     overflowed: int
     """Samples whose stack found no room in its window; they are in `[overflow]`."""
     unplaced_cpu_ns: int
-    """CPU time, nanoseconds, that no tick could place; charged to the thread's last stack."""
+    """CPU time, nanoseconds, that no tick could place; charged to where the thread was last seen on a CPU."""
+    untold_gil_ns: int
+    """Wall time, nanoseconds, of threads of which it could not be told whether they waited for the GIL."""
     own_cpu_ns: int
     """CPU time of pyprof itself, nanoseconds: its threads, and its work on the application's."""
     own_bytes: int
@@ -67,6 +77,7 @@ def gather(
         **native,
         **(vars(exported) if exported is not None else {}),
         "running": running,
+        "sample_rate": 1e9 / native["period_ns"] if native["period_ns"] else 0.0,
         "engine": native["engine"] or "none",
         "memory_reads": native["memory_reads"] or "none",
         "engine_notes": tuple(_engine_notes(native, running)),
@@ -81,5 +92,7 @@ def _engine_notes(native: "_native._Stats", running: bool) -> "Iterator[str]":
         yield f"stacks are read through the public C API: {native['walk_obstacle']}"
     if native["gilfree_obstacle"] is not None:
         yield f"engine gilfree is not in use: {native['gilfree_obstacle']}"
+    if native["gil_wait_obstacle"] is not None:
+        yield f"gil_wait is not in the profiles: {native['gil_wait_obstacle']}"
     if running and not native["trusted_clocks"]:
         yield "thread clocks are coarse here: every thread is walked at every tick, idle or not"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from .pprof import Profile
 
-_OPTIONS = frozenset({"cpu", "wall", "max_frames", "tags", "service_name"})
+_OPTIONS = frozenset({"cpu", "wall", "gil", "max_frames", "tags", "service_name"})
 _INTERVAL = 3600.0  # seconds: one window, as a rule
 _WINDOW_BYTES = 64 * 1024 * 1024
 
@@ -22,8 +22,8 @@ _WINDOW_BYTES = 64 * 1024 * 1024
 class OneOff:
     """The profile of the block that it was entered for, of all threads of the process.
 
-    Where the continuous profiler runs, it goes on meanwhile, at this sample rate if that is higher; its own
-    profiles stay true, since samples carry their weight.
+    Where the continuous profiler runs, it goes on meanwhile, at this sample rate if that is higher, and with
+    this `max_overhead` if that is; its own profiles stay true, since samples carry their weight.
     """
 
     def __init__(self, config: Config) -> None:
@@ -35,6 +35,8 @@ class OneOff:
             max_windows=None,
             window_bytes=_WINDOW_BYTES,
             engine=config.engine,
+            max_overhead=config.max_overhead,
+            gil=config.wall and config.gil,
         )
         self._state = "new"
 
@@ -55,7 +57,7 @@ class OneOff:
         self._state = "complete"
 
     def pprof(self) -> bytes:
-        """The profile as an uncompressed pprof message with the types samples, cpu and wall."""
+        """The profile as an uncompressed pprof message: samples, cpu, wall, gil_held and gil_wait."""
         from .pprof import write
 
         return write(self._profile())
@@ -104,16 +106,16 @@ class OneOff:
         )
 
 
-def profile(*, sample_rate: float = 1000, **options: object) -> OneOff:
+def profile(*, sample_rate: float = 1000, max_overhead: float = 1.0, **options: object) -> OneOff:
     """Profile a block: `with pyprof.profile() as p: …; print(p.top())`.
 
     sample_rate: Hz.
-    options: cpu, wall, max_frames, tags and service_name, as in `pyprof.start()`.
+    max_overhead: share of one core that pyprof's own CPU may take; below 1 the rate gives way to it.
+    options: cpu, wall, gil, max_frames, tags and service_name, as in `pyprof.start()`.
     Raises ValueError with the name of a bad one.
     """
     for name in options:
         if name not in _OPTIONS:
-            raise ValueError(
-                f"profile() has no option {name!r}: it takes sample_rate, {', '.join(sorted(_OPTIONS))}"
-            )
-    return OneOff(Config(sample_rate=sample_rate, **options))
+            known = ", ".join(["sample_rate", "max_overhead", *sorted(_OPTIONS)])
+            raise ValueError(f"profile() has no option {name!r}: it takes {known}")
+    return OneOff(Config(sample_rate=sample_rate, max_overhead=max_overhead, **options))

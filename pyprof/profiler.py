@@ -148,6 +148,8 @@ def _consumer(config: Config) -> Consumer:
         max_windows=config.ring_windows,
         window_bytes=_WINDOW_BYTES,
         engine=config.engine,
+        max_overhead=config.max_overhead,
+        gil=config.wall and config.gil,
     )
 
 

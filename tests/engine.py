@@ -16,7 +16,7 @@ PATIENCE = 60
 
 def start(**options):
     _native.start(**dict(period_ns=1_000_000, window_ns=10**15, max_frames=1000, ring_windows=9,
-                         window_bytes=8 << 20, raw_walk=True,
+                         window_bytes=8 << 20, raw_walk=True, max_overhead=1, gil=True,
                          gilfree=os.environ.get("PYPROF_ENGINE") != "current_frames") | options)
 
 def answer(**found):

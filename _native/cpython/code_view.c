@@ -25,6 +25,7 @@ static pyprof_code_shape shape_of(const PyCodeObject *copy, const void *code) {
         (uint32_t)(copy->co_nlocalsplus + copy->co_stacksize + FRAME_SPECIALS_SIZE) * sizeof(PyObject *);
 #endif
     shape.bytecode_bytes = (int32_t)Py_SIZE(copy) * code_unit;
+    shape.locals = (uint32_t)copy->co_nlocalsplus;
     shape.first_traceable = copy->_co_firsttraceable * code_unit;
 #if !PYPROF_FREE_THREADED
     shape.bytecode = (const char *)code + offsetof(PyCodeObject, co_code_adaptive);

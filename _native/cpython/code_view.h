@@ -8,13 +8,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "cpython/call_sites.h"
+
 /* What a reader of live frames must know of a code object beforehand. */
 typedef struct {
-    uint32_t frame_bytes;    /* of a frame on the data stack */
-    int32_t bytecode_bytes;  /* length */
-    int32_t first_traceable; /* byte offset */
-    int32_t bytecode_copy;   /* free-threaded builds: which thread's copy `bytecode` is */
-    const char *bytecode;    /* NULL: not looked up yet */
+    uint32_t frame_bytes;          /* of a frame on the data stack */
+    int32_t bytecode_bytes;        /* length */
+    int32_t first_traceable;       /* byte offset */
+    int32_t bytecode_copy;         /* free-threaded builds: which thread's copy `bytecode` is */
+    const char *bytecode;          /* NULL: not looked up yet */
+    uint32_t locals;               /* words before a frame's value stack, cells included */
+    pyprof_call_sites *call_sites; /* NULL: not looked up yet */
 } pyprof_code_shape;
 
 /* A str, as CPython stores it: `kind` bytes a character. */

@@ -26,6 +26,7 @@ typedef struct {
     PyCodeObject *code; /* NULL: no Python frame */
     int32_t lasti;
     bool begun;
+    bool entered_from_c; /* where there is no frame that says it */
 } frame_view;
 
 #if PYPROF_HAS_DEBUG_OFFSETS
@@ -108,6 +109,9 @@ static frame_view view_frame(const char *pointer) {
     if (frame->owner >= PYPROF_FIRST_NON_PYTHON_OWNER) {
         return view;
     }
+#if !PYPROF_HAS_C_FRAMES
+    view.entered_from_c = frame->is_entry;
+#endif
     PyCodeObject *code = frame->f_code;
     ptrdiff_t lasti = (const char *)frame->prev_instr - (const char *)_PyCode_CODE(code);
     view.code = code;
@@ -127,16 +131,23 @@ static const char *layout_obstacle(void) {
 
 size_t pyprof_walk_raw(PyThreadState *tstate, pyprof_code_frame *frames, size_t max, bool *truncated) {
     size_t depth = 0, begun = 0;
+    bool enters_c = true;
     *truncated = false;
     for (const char *frame = current_frame(tstate); frame != NULL;) {
         frame_view view = view_frame(frame);
+        enters_c |= view.code == NULL;
         if (view.code != NULL) {
             if ((view.begun && begun == max) || depth == max + PYPROF_SPARE_FRAMES) {
                 *truncated = true;
                 break;
             }
             begun += view.begun;
-            frames[depth++] = (pyprof_code_frame){view.code, view.lasti, view.begun};
+            frames[depth++] = (pyprof_code_frame){.code = view.code,
+                                                  .lasti = view.lasti,
+                                                  .begun = view.begun,
+                                                  .enters_c = enters_c,
+                                                  .address = frame};
+            enters_c = view.entered_from_c;
         }
         frame = view.previous;
     }
@@ -168,7 +179,7 @@ size_t pyprof_walk_public(PyThreadState *tstate, pyprof_code_frame *frames, size
             break;
         }
         PyCodeObject *code = PyFrame_GetCode(frame);
-        frames[depth++] = (pyprof_code_frame){code, PyFrame_GetLasti(frame), true};
+        frames[depth++] = (pyprof_code_frame){.code = code, .lasti = PyFrame_GetLasti(frame), .begun = true};
         Py_DECREF(code); /* the frame holds it, and the thread the frame */
         PyFrameObject *back = PyFrame_GetBack(frame);
         Py_DECREF(frame);
@@ -180,6 +191,8 @@ size_t pyprof_walk_public(PyThreadState *tstate, pyprof_code_frame *frames, size
     return depth;
 }
 
+bool pyprof_is_in_trace_function(PyThreadState *tstate) { return tstate->tracing != 0; }
+
 enum { PROOF_DEPTH = 64 };
 
 static size_t next_begun(const pyprof_code_frame *frames, size_t depth, size_t i) {
@@ -187,6 +200,16 @@ static size_t next_begun(const pyprof_code_frame *frames, size_t depth, size_t i
         i++;
     }
     return i;
+}
+
+/* Threads of other interpreters come to this one, and leave it, at any time. */
+static bool finds_state(PyInterpreterState *interp, const PyThreadState *own) {
+    if (!pyprof_finds_lock_of_thread_states() || !pyprof_hold_thread_states()) {
+        return false;
+    }
+    const bool found = pyprof_newest_thread(interp) == PyInterpreterState_ThreadHead(interp);
+    pyprof_release_thread_states();
+    return found && (pyprof_is_free_threaded() || pyprof_gil_holder(interp) == own);
 }
 
 static const char *proof_obstacle(void) {
@@ -205,11 +228,7 @@ static const char *proof_obstacle(void) {
     if (!equal) {
         return "the interpreter's frames are not laid out as expected";
     }
-    if (pyprof_newest_thread(interp) != PyInterpreterState_ThreadHead(interp) ||
-        (!pyprof_is_free_threaded() && pyprof_gil_holder(interp) != own)) {
-        return "the interpreter's state is not laid out as expected";
-    }
-    return NULL;
+    return finds_state(interp, own) ? NULL : "the interpreter's state is not laid out as expected";
 }
 
 const char *pyprof_raw_walk_obstacle(void) {

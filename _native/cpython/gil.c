@@ -18,31 +18,42 @@
 #include "cpython/gil.h"
 #include "cpython/interpreter.h"
 
-const void *pyprof_gil_holder(PyInterpreterState *interp) {
-#if PYPROF_FREE_THREADED
+struct _gil_runtime_state *pyprof_gil_of(PyInterpreterState *interp) {
+#if PYPROF_KNOWN_LAYOUT
+    if (!pyprof_layout_is_trusted()) {
+        return NULL;
+    }
+#if PYPROF_HAS_DEBUG_OFFSETS
+    const uint64_t offset = _PyRuntime.debug_offsets.interpreter_state.ceval_gil;
+    return *(struct _gil_runtime_state **)((char *)interp + offset);
+#elif PYPROF_GIL_PER_INTERPRETER
+    return interp->ceval.gil;
+#else
+    (void)interp;
+    return &_PyRuntime.ceval.gil;
+#endif
+#else
     (void)interp;
     return NULL;
-#elif !PYPROF_KNOWN_LAYOUT
+#endif
+}
+
+const void *pyprof_gil_holder_if_on(PyInterpreterState *interp) {
+#if !PYPROF_KNOWN_LAYOUT
     (void)interp;
     return PYPROF_UNKNOWN_HOLDER;
 #else
-    if (!pyprof_layout_is_trusted()) {
+    struct _gil_runtime_state *gil = pyprof_gil_of(interp);
+    if (gil == NULL) {
         return PYPROF_UNKNOWN_HOLDER;
     }
 #if PYPROF_HAS_DEBUG_OFFSETS
     const _Py_DebugOffsets *at = &_PyRuntime.debug_offsets;
-    char *gil = *(char **)((char *)interp + at->interpreter_state.ceval_gil);
     /* The table gives these two for the GIL inside the interpreter state; it may use another's. */
     const uint64_t inside = at->interpreter_state.gil_runtime_state;
-    int *locked = (int *)(gil + (at->interpreter_state.gil_runtime_state_locked - inside));
-    void **holder = (void **)(gil + (at->interpreter_state.gil_runtime_state_holder - inside));
+    int *locked = (int *)((char *)gil + (at->interpreter_state.gil_runtime_state_locked - inside));
+    void **holder = (void **)((char *)gil + (at->interpreter_state.gil_runtime_state_holder - inside));
 #else
-#if PYPROF_GIL_PER_INTERPRETER
-    struct _gil_runtime_state *gil = interp->ceval.gil;
-#else
-    struct _gil_runtime_state *gil = &_PyRuntime.ceval.gil;
-    (void)interp;
-#endif
     int *locked = (int *)&gil->locked._value;
     void **holder = (void **)&gil->last_holder._value;
 #endif
@@ -61,6 +72,10 @@ const void *pyprof_gil_holder(PyInterpreterState *interp) {
 #endif
 }
 
+const void *pyprof_gil_holder(PyInterpreterState *interp) {
+    return PYPROF_FREE_THREADED ? NULL : pyprof_gil_holder_if_on(interp);
+}
+
 static bool has_cpus;
 
 bool pyprof_can_look_on(void) { return has_cpus; }
@@ -75,12 +90,15 @@ void pyprof_gil_open(PyInterpreterState *interp) {
     has_cpus = sched_getaffinity(0, sizeof(cpus), &cpus) != 0 || CPU_COUNT(&cpus) > 1;
 #endif
     main_thread = NULL;
+    while (!pyprof_hold_thread_states()) {
+    }
     for (PyThreadState *tstate = PyInterpreterState_ThreadHead(interp); tstate != NULL;
          tstate = PyThreadState_Next(tstate)) {
         if (tstate->thread_id == pyprof_main_thread_id()) {
             main_thread = tstate;
         }
     }
+    pyprof_release_thread_states();
 }
 
 bool pyprof_runs_posted_calls(const void *holder) {
@@ -116,6 +134,11 @@ bool pyprof_post_call(PyInterpreterState *interp, int (*callback)(void *)) {
 /* A holder that runs Python code is at its next safe point sooner than a waiting thread wakes up, so who
  * looks on is there before those that queue. A holder whose request stands after that is in a C call. */
 enum { ASK_AGAIN_AFTER_NS = 50000, ASK_AGAIN_AFTER_MOST_NS = 1600000 };
+/* On one CPU there is only the queue, whose first is woken, and CPython's waiters go to its end after each
+ * switch interval of 5 ms. Who asks again sooner is the next if the others are few; if they are many it is
+ * always the last, and makes them take turns for nothing: who stays in the queue for longer is the first
+ * soon. */
+enum { QUEUE_AFTER_NS = 1000000, QUEUE_NS = 8000000 };
 enum { NS_PER_S = 1000000000 };
 
 typedef struct _gil_runtime_state gil_state;
@@ -161,18 +184,25 @@ static void wait_for_drop(gil_state *gil, int64_t ns) {
     pthread_cond_timedwait(&gil->cond, &gil->mutex, &until); /* its clock is the monotonic one */
 }
 
+static int64_t next_pause(int64_t last, bool stood, int64_t waited_ns) {
+    if (!pyprof_can_look_on() && waited_ns >= QUEUE_AFTER_NS) {
+        return QUEUE_NS;
+    }
+    return !stood ? ASK_AGAIN_AFTER_NS : last < ASK_AGAIN_AFTER_MOST_NS ? 2 * last : last;
+}
+
 /* True: the GIL is free, and its mutex is locked. False: the interpreter ends. */
 static bool lock_when_free(gil_state *gil, struct _ceval_state *ceval) {
-    const bool looks_on = pyprof_can_look_on();
+    const int64_t begin = now_ns();
     int64_t pause = ASK_AGAIN_AFTER_NS;
     while (!pyprof_is_finalizing()) {
         bool stood = is_taken(gil) && ask(ceval);
-        if (!stood && looks_on && look_on(gil)) {
+        if (!stood && pyprof_can_look_on() && look_on(gil)) {
             return true;
         }
         pthread_mutex_lock(&gil->mutex);
         if (is_taken(gil)) {
-            pause = !stood ? ASK_AGAIN_AFTER_NS : pause < ASK_AGAIN_AFTER_MOST_NS ? 2 * pause : pause;
+            pause = next_pause(pause, stood, now_ns() - begin);
             wait_for_drop(gil, pause);
         }
         if (!is_taken(gil)) {

@@ -17,6 +17,12 @@
 #define PYPROF_UNKNOWN_HOLDER ((const void *)-1)
 const void *pyprof_gil_holder(PyInterpreterState *interp);
 
+/* The same on free-threaded builds too, where the GIL may have been turned on. */
+const void *pyprof_gil_holder_if_on(PyInterpreterState *interp);
+
+/* The interpreter's GIL, which may be that of others too; NULL where the layout is not trusted. */
+struct _gil_runtime_state *pyprof_gil_of(PyInterpreterState *interp);
+
 /* Whether looking on for some microseconds makes sense: there is another CPU for who holds the GIL. */
 bool pyprof_can_look_on(void);
 enum { PYPROF_LOOK_ON_NS = 20000 };

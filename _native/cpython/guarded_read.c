@@ -4,6 +4,8 @@
 
 #ifdef __linux__
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -17,7 +19,30 @@ enum { READS_A_CALL = 512, BYTES_A_CALL = PYPROF_FAST_READ_BYTES };
 static _Thread_local int file = -1;
 static char *mapped;
 
+/* Found out by trying; a host may forbid it later. */
+static bool is_forbidden; /* atomic: process_vm_readv */
+static _Thread_local int proc_file = -1;
+static _Thread_local bool keeps_proc_file;
+
+static void close_file(void) {
+    if (file >= 0) {
+        if (mapped != MAP_FAILED) {
+            munmap(mapped, BYTES_A_CALL);
+        }
+        close(file);
+        file = -1;
+    }
+}
+
+static void close_proc_file(void) {
+    if (proc_file >= 0) {
+        close(proc_file);
+        proc_file = -1;
+    }
+}
+
 void pyprof_read_memory_begin(void) {
+    keeps_proc_file = true;
 #ifdef SYS_memfd_create
     enum { CLOEXEC = 1, NOEXEC_SEAL = 8 }; /* MFD_…; the latter since Linux 6.3, which wants to be told */
     file = (int)syscall(SYS_memfd_create, "pyprof", CLOEXEC | NOEXEC_SEAL);
@@ -31,22 +56,22 @@ void pyprof_read_memory_begin(void) {
                                                 : MAP_FAILED;
     /* A child must not have what its parent goes on writing to. */
     if (mapped == MAP_FAILED || madvise(mapped, BYTES_A_CALL, MADV_DONTFORK) != 0) {
-        pyprof_read_memory_end();
+        close_file();
     }
 #endif
 }
 
 void pyprof_read_memory_end(void) {
-    if (file >= 0) {
-        if (mapped != MAP_FAILED) {
-            munmap(mapped, BYTES_A_CALL);
-        }
-        close(file);
-        file = -1;
-    }
+    close_file();
+    close_proc_file();
+    keeps_proc_file = false;
 }
 
-bool pyprof_reads_fast(void) { return file >= 0; }
+pyprof_way_of_reading pyprof_way_of_reading_memory(void) {
+    return file >= 0                                          ? PYPROF_BY_MEMFD
+           : __atomic_load_n(&is_forbidden, __ATOMIC_RELAXED) ? PYPROF_BY_PROC
+                                                              : PYPROF_BY_PROCESS_VM_READV;
+}
 
 /* The kernel copies from user memory to the file, which checks each page by reading it. */
 static bool read_through_file(const pyprof_read *reads, size_t count, size_t total) {
@@ -65,15 +90,41 @@ static bool read_through_file(const pyprof_read *reads, size_t count, size_t tot
     return true;
 }
 
+/* An address is an offset in that file. It is the process's that opens it: a thread may keep it open if no
+ * other can close it, and its child begins without. */
+static bool read_from_proc(const pyprof_read *reads, size_t count) {
+    bool is_read = true;
+    if (proc_file < 0) {
+        proc_file = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+    }
+    for (size_t i = 0; i < count && is_read; i++) {
+        is_read = pread(proc_file, reads[i].to, reads[i].size, (off_t)(uintptr_t)reads[i].from) ==
+                  (ssize_t)reads[i].size;
+    }
+    if (!keeps_proc_file) {
+        close_proc_file();
+    }
+    return is_read;
+}
+
 /* The kernel looks the pages up and copies from them. */
 static bool read_as_a_process(const pyprof_read *reads, size_t count, size_t total) {
-    struct iovec here[READS_A_CALL], there[READS_A_CALL];
+    struct iovec here[count], there[count]; /* whose thread this is may have a small stack */
     for (size_t i = 0; i < count; i++) {
         here[i] = (struct iovec){reads[i].to, reads[i].size};
         there[i] = (struct iovec){(void *)reads[i].from, reads[i].size};
     }
     /* A fault ends the copy early, without an error if something was copied before it. */
-    return process_vm_readv(getpid(), here, count, there, count, 0) == (ssize_t)total;
+    const ssize_t copied = process_vm_readv(getpid(), here, count, there, count, 0);
+    if (copied < 0 && (errno == EPERM || errno == EACCES || errno == ENOSYS)) {
+        __atomic_store_n(&is_forbidden, true, __ATOMIC_RELAXED);
+    }
+    return copied == (ssize_t)total;
+}
+
+static bool read_slowly(const pyprof_read *reads, size_t count, size_t total) {
+    return (!__atomic_load_n(&is_forbidden, __ATOMIC_RELAXED) && read_as_a_process(reads, count, total)) ||
+           (__atomic_load_n(&is_forbidden, __ATOMIC_RELAXED) && read_from_proc(reads, count));
 }
 
 /* Of fast reads in a row that failed, and nothing was wrong with what they read. */
@@ -86,15 +137,15 @@ static bool read_in_one_call(const pyprof_read *reads, size_t count, size_t tota
             useless = 0;
             return true;
         }
-        if (!read_as_a_process(reads, count, total)) {
+        if (!read_slowly(reads, count, total)) {
             return false;
         }
         if (++useless == MOST_USELESS) {
-            pyprof_read_memory_end(); /* RLIMIT_FSIZE has come down, for one */
+            close_file(); /* RLIMIT_FSIZE has come down, for one */
         }
         return true;
     }
-    return read_as_a_process(reads, count, total);
+    return read_slowly(reads, count, total);
 }
 
 bool pyprof_read_memory(const pyprof_read *reads, size_t count) {
@@ -112,6 +163,7 @@ bool pyprof_read_memory(const pyprof_read *reads, size_t count) {
 }
 
 bool pyprof_can_read_memory(void) {
+    __atomic_store_n(&is_forbidden, false, __ATOMIC_RELAXED);
     const uint64_t known = UINT64_C(0x70797072) ^ (uint64_t)getpid();
     uint64_t seen = 0;
     const pyprof_read one = {&seen, &known, sizeof(known)};
@@ -127,7 +179,7 @@ bool pyprof_read_memory(const pyprof_read *reads, size_t count) {
     return false;
 }
 
-bool pyprof_reads_fast(void) { return false; }
+pyprof_way_of_reading pyprof_way_of_reading_memory(void) { return PYPROF_BY_PROC; }
 
 bool pyprof_can_read_memory(void) { return false; }
 

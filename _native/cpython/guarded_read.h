@@ -1,9 +1,10 @@
 /* Guarded reads: copies of the process's own memory that fail where nothing is mapped, instead of faulting.
  *
- * The kernel copies, so no signal handler is needed and nothing of the host's is touched: process_vm_readv,
- * which looks every page up (0.4 µs an item), or, for the timer thread, a write to a file in memory that it
- * has mapped, which takes a tenth of that. Any thread, attached or not; no lock. What another thread writes
- * meanwhile may come half old, half new: the reader checks what it gets.
+ * The kernel copies, so no signal handler is needed and nothing of the host's is touched. Three ways: for the
+ * timer thread a write to a file in memory that it has mapped; process_vm_readv, which looks every page up
+ * and takes ten times as long (0.4 µs an item); where a sandbox forbids that, /proc/self/mem, a call an item.
+ * Any thread, attached or not; no lock. What another thread writes meanwhile may come half old, half new: the
+ * reader checks what it gets.
  */
 #ifndef PYPROF_CPYTHON_GUARDED_READ_H
 #define PYPROF_CPYTHON_GUARDED_READ_H
@@ -29,7 +30,10 @@ bool pyprof_can_read_memory(void);
  * that gets it. */
 void pyprof_read_memory_begin(void);
 void pyprof_read_memory_end(void);
-bool pyprof_reads_fast(void);                 /* the calling thread */
 enum { PYPROF_FAST_READ_BYTES = 128 * 1024 }; /* the file's */
+
+/* How the calling thread reads. */
+typedef enum { PYPROF_BY_PROC = 1, PYPROF_BY_PROCESS_VM_READV, PYPROF_BY_MEMFD } pyprof_way_of_reading;
+pyprof_way_of_reading pyprof_way_of_reading_memory(void);
 
 #endif

@@ -14,6 +14,8 @@
 #include "cpython/guarded_read.h"
 #include "cpython/interpreter.h"
 
+#include <time.h>
+
 #if PYPROF_FREE_THREADED && !PYPROF_KNOWN_LAYOUT
 /* Exported by every free-threaded build, but declared in an internal header only. */
 void _PyEval_StopTheWorld(PyInterpreterState *);
@@ -39,6 +41,112 @@ bool pyprof_is_finalizing(void) {
 bool pyprof_new_thread_has_creators_id(void) { return PYPROF_NEW_THREAD_HAS_CREATORS_ID; }
 
 bool pyprof_thread_states_need_company(void) { return PYPROF_FIRST_THREAD_STATE_ONCE; }
+
+bool pyprof_thread_states_find_company(PyInterpreterState *interp) {
+#if !PYPROF_FIRST_THREAD_STATE_ONCE
+    (void)interp;
+    return true;
+#elif PYPROF_KNOWN_LAYOUT
+    /* That of the thread which ends the interpreter. */
+    if (!pyprof_hold_thread_states()) {
+        return false;
+    }
+    PyThreadState *tstate = PyInterpreterState_ThreadHead(interp);
+    while (tstate != NULL && tstate != &interp->_initial_thread) {
+        tstate = PyThreadState_Next(tstate);
+    }
+    pyprof_release_thread_states();
+    return tstate != NULL;
+#else
+    (void)interp;
+    return false;
+#endif
+}
+
+/* -- the lock of all thread states -- */
+
+#if !PYPROF_KNOWN_LAYOUT
+
+static bool try_lock(void) { return true; }
+
+static void unlock(void) {}
+
+bool pyprof_finds_lock_of_thread_states(void) { return true; }
+
+#else
+
+static void *head_of_interpreters(void) {
+#if PYPROF_HAS_DEBUG_OFFSETS
+    return (char *)&_PyRuntime + _PyRuntime.debug_offsets.runtime_state.interpreters_head;
+#else
+    return &_PyRuntime.interpreters.head;
+#endif
+}
+
+/* It lies beside that. */
+static void *lock_of_states(void) {
+    const size_t before_head =
+        offsetof(_PyRuntimeState, interpreters.head) - offsetof(_PyRuntimeState, interpreters.mutex);
+    return (char *)head_of_interpreters() - before_head;
+}
+
+bool pyprof_finds_lock_of_thread_states(void) {
+    enum { TRIES = 100 }; /* others make interpreters meanwhile, and end them */
+    for (int i = 0; i < TRIES; i++) {
+        if (__atomic_load_n((PyInterpreterState **)head_of_interpreters(), __ATOMIC_ACQUIRE) ==
+            PyInterpreterState_Head()) {
+            return true;
+        }
+    }
+    return false;
+}
+
+#if PYPROF_HAS_DEBUG_OFFSETS
+
+/* CPython's own way to wait for it is not exported by every version; the public one may let go of the GIL. */
+static bool try_lock(void) {
+    enum { LOCKED = 1 };
+    uint8_t *bits = &((PyMutex *)lock_of_states())->_bits;
+    uint8_t seen = __atomic_load_n(bits, __ATOMIC_RELAXED);
+    while ((seen & LOCKED) == 0) {
+        if (__atomic_compare_exchange_n(bits, &seen, seen | LOCKED, false, __ATOMIC_ACQUIRE,
+                                        __ATOMIC_RELAXED)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void unlock(void) { PyMutex_Unlock(lock_of_states()); }
+
+#else
+
+static bool try_lock(void) {
+    return PyThread_acquire_lock(*(PyThread_type_lock *)lock_of_states(), NOWAIT_LOCK) == 1;
+}
+
+static void unlock(void) { PyThread_release_lock(*(PyThread_type_lock *)lock_of_states()); }
+
+#endif
+#endif
+
+bool pyprof_hold_thread_states(void) {
+    enum { TRIES = 50 };
+    const struct timespec pause = {0, 20000};
+    for (int i = 0; i < TRIES; i++) {
+        if (!layout_trusted || try_lock()) {
+            return true;
+        }
+        nanosleep(&pause, NULL);
+    }
+    return false;
+}
+
+void pyprof_release_thread_states(void) {
+    if (layout_trusted) {
+        unlock();
+    }
+}
 
 void pyprof_unlock_in_child(PyObject *object) {
 #if PYPROF_FREE_THREADED

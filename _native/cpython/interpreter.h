@@ -10,10 +10,21 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* What a frame calls, if that is certain: an object that it keeps on its value stack meanwhile. */
 typedef struct {
-    PyCodeObject *code; /* borrowed: valid while the caller keeps the GIL */
-    int32_t lasti;      /* byte offset of the instruction that runs, or that called */
-    bool begun;         /* false: CPython does not show the frame, its first instructions are not Python's */
+    const void *object; /* NULL: nothing; never followed */
+    const char *place;  /* where it stands, see callables.h */
+    /* Where the frame has its instruction pointer, and what that was. NULL: the thread stands still. */
+    const char *instruction_place, *instruction;
+} pyprof_callee;
+
+typedef struct {
+    PyCodeObject *code;  /* borrowed: valid while the caller keeps the GIL */
+    int32_t lasti;       /* byte offset of the instruction that runs, or that called */
+    bool begun;          /* false: CPython does not show the frame, its first instructions are not Python's */
+    bool enters_c;       /* if it calls something now, that is C code */
+    const char *address; /* of the frame; NULL: not known */
+    pyprof_callee callee;
 } pyprof_code_frame;
 
 /* Walks the interpreter's own frame structures, creating no object. Leaf first; at most `max` frames that
@@ -21,6 +32,10 @@ typedef struct {
  * only after `pyprof_raw_walk_obstacle` said NULL. */
 enum { PYPROF_SPARE_FRAMES = 256 };
 size_t pyprof_walk_raw(PyThreadState *tstate, pyprof_code_frame *frames, size_t max, bool *truncated);
+
+/* What tracing, profiling or monitoring calls runs before what the instruction calls: then a frame does not
+ * say of the others what they call. */
+bool pyprof_is_in_trace_function(PyThreadState *tstate);
 
 /* The same through the public C API, which creates the frame objects, and shows none that has not begun. */
 size_t pyprof_walk_public(PyThreadState *tstate, pyprof_code_frame *frames, size_t max, bool *truncated);
@@ -34,8 +49,10 @@ const char *pyprof_raw_walk_obstacle(void);
 void pyprof_trust_layout(bool trusted);
 bool pyprof_layout_is_trusted(void);
 
-/* Whether a thread state may only be made while the interpreter has another. */
+/* Whether a thread state may only be made while the interpreter has another; and whether it will have one
+ * until it ends, which the child of a thread's fork may not. */
 bool pyprof_thread_states_need_company(void);
+bool pyprof_thread_states_find_company(PyInterpreterState *interp);
 
 /* From a signal handler, attached or not: whether the calling thread, afterwards, keeps nobody from running
  * Python code. `*detached` is what PyEval_RestoreThread takes it back with; NULL: it was not attached. */
@@ -66,16 +83,25 @@ bool pyprof_is_free_threaded(void);
  * stopped for the fork. No-op with a GIL. */
 void pyprof_unlock_in_child(PyObject *object);
 
+/* Until `release` no thread state of any interpreter comes or goes. Who has another GIL, or none, makes and
+ * ends them in the main interpreter's list, too: to follow that it takes more than the GIL. Attached; what
+ * runs meanwhile runs no Python code, and neither waits for the GIL nor lets go of it. False: somebody else
+ * has kept them for a millisecond. */
+bool pyprof_hold_thread_states(void);
+/* Part of the proof that the layout is to be trusted: whether the lock that this takes is where it is
+ * expected. */
+bool pyprof_finds_lock_of_thread_states(void);
+void pyprof_release_thread_states(void);
+
 /* Python's identifier of the main thread, which need not be the one that imported `threading` first. */
 unsigned long pyprof_main_thread_id(void);
 
 bool pyprof_is_finalizing(void); /* from any thread, attached or not */
 
-/* Calls `callback` with each code object of this interpreter that is about to be freed, still intact, on the
- * thread that frees it: pure C only, and on free-threaded builds several threads may be in it at once. One
- * callback a process; on free-threaded builds it is called for the rest of the process. -1 where deaths
- * cannot be watched. */
-int pyprof_watch_code_deaths(void (*callback)(PyCodeObject *));
+/* Calls `callback` with each code object of any interpreter that is about to be freed, still intact, on the
+ * thread that frees it: pure C only, and several threads may be in it at once, also just after `unwatch`. One
+ * callback a process. */
+void pyprof_watch_code_deaths(void (*callback)(PyCodeObject *));
 void pyprof_unwatch_code_deaths(void);
 
 #endif

@@ -37,12 +37,18 @@
 #define FRAME_EXECUTABLE FRAME_FIELD(, executable)
 #define FRAME_IP FRAME_FIELD(, instr_ptr)
 #define FRAME_IN_HOLDER 0
+#define FRAME_FUNCTION (offsetof(_PyInterpreterFrame, f_funcobj))
 #else
 #define THREAD_FIELD(name) (offsetof(PyThreadState, name))
 #define FRAME_FIELD(name, offset) (offsetof(_PyInterpreterFrame, name))
 #define FRAME_EXECUTABLE FRAME_FIELD(f_code, )
 #define FRAME_IP FRAME_FIELD(prev_instr, )
 #define FRAME_IN_HOLDER (offsetof(_PyCFrame, current_frame))
+#if PYPROF_HAS_C_FRAMES
+#define FRAME_FUNCTION (offsetof(_PyInterpreterFrame, f_funcobj))
+#else
+#define FRAME_FUNCTION (offsetof(_PyInterpreterFrame, f_func))
+#endif
 #endif
 #if PYPROF_FREE_THREADED
 #define FRAME_BYTECODE_COPY FRAME_FIELD(, tlbc_index)

@@ -1,185 +1,12 @@
 /* The walk over a copied stack. See live_stacks.h. */
-#include "cpython/live_private.h"
+#include "cpython/live_frames.h"
 
+#include "cpython/callables.h"
 #include "cpython/known_calls.h"
 
 #if PYPROF_KNOWN_LAYOUT
 
-/* Which copy of the innermost frames is walked: the one that is nearer to the thread state, or the other. */
-typedef enum { EARLIER_COPY, LATER_COPY } walk_view;
-
-typedef struct {
-    walk_view view;
-    pyprof_find_code find;
-    pyprof_code_frame *frames;
-    size_t max, depth, begun;
-    bool truncated;
-    pyprof_live_stack *stack;
-    /* The chunk at hand, and where the next frame on it must end: exactly there, or, for the first, not
-     * beyond. */
-    const char *chunk, *chunk_address, *chunk_end, *frame_end;
-    bool end_is_exact;
-    bool reads_c_frames; /* takes none of them as it was the last time */
-    bool read_more;      /* frames that were not copied with the others, but later */
-    bool moved;          /* the two copies of a frame differ, or there is but one of the innermost */
-    bool unknown_call;
-} walk_state;
-
-/* In the timer thread only. */
-static char older_chunk[MOST_CHUNK_BYTES];
-
-/* The thread went on to this chunk when the frames of the one before it left no room. */
-static bool go_to_previous_chunk(walk_state *walk) {
-    const char *address = pointer_at(walk->chunk, offsetof(_PyStackChunk, previous));
-    if (address == NULL ||
-        (walk->end_is_exact && walk->frame_end != walk->chunk_address + offsetof(_PyStackChunk, data))) {
-        return false;
-    }
-    _PyStackChunk header;
-    const pyprof_read first = {&header, address, sizeof(header)};
-    if (!pyprof_read_memory(&first, 1) || header.size > MOST_CHUNK_BYTES ||
-        header.top > header.size / sizeof(void *)) {
-        return false;
-    }
-    size_t size = offsetof(_PyStackChunk, data) + header.top * sizeof(void *);
-    const pyprof_read rest = {older_chunk, address, size};
-    if (size > header.size || !pyprof_read_memory(&rest, 1)) {
-        return false;
-    }
-    walk->chunk = older_chunk;
-    walk->chunk_address = address;
-    walk->chunk_end = walk->frame_end = address + size;
-    walk->end_is_exact = true;
-    return true;
-}
-
-static const char *earlier_copy_at(const walk_state *walk, size_t offset) {
-    const pyprof_live_stack *stack = walk->stack;
-    return walk->chunk == stack->chunk && offset >= stack->top_offset &&
-                   offset + FRAME_BYTES <= stack->top_end
-               ? stack->earlier_top + (offset - stack->top_offset)
-               : NULL;
-}
-
-/* Of a frame that is in the chunk at hand. */
-static const char *copy_in_chunk(const walk_state *walk, const char *frame) {
-    const size_t offset = (size_t)(frame - walk->chunk_address);
-    const char *earlier = walk->view == EARLIER_COPY ? earlier_copy_at(walk, offset) : NULL;
-    return earlier == NULL ? walk->chunk + offset : earlier;
-}
-
-/* Frames further out than those that are copied twice are as they were if the ones that they called are. */
-static bool has_moved(const walk_state *walk, const char *earlier, const char *copy) {
-    if (earlier == NULL) {
-        return walk->depth == 0;
-    }
-    return pointer_at(earlier, FRAME_EXECUTABLE) != pointer_at(copy, FRAME_EXECUTABLE) ||
-           pointer_at(earlier, FRAME_PREVIOUS) != pointer_at(copy, FRAME_PREVIOUS) ||
-           (walk->depth > 0 && pointer_at(earlier, FRAME_IP) != pointer_at(copy, FRAME_IP));
-}
-
-/* `frame` may be any word that was read: nothing may be concluded from a comparison that wraps around. */
-static bool is_in_chunk(const walk_state *walk, const char *frame) {
-    if (walk->chunk_address == NULL || (uintptr_t)frame % sizeof(void *) != 0) {
-        return false;
-    }
-    const uintptr_t at = (uintptr_t)frame - (uintptr_t)walk->chunk_address;
-    const uintptr_t size = (uintptr_t)walk->chunk_end - (uintptr_t)walk->chunk_address;
-    return at >= offsetof(_PyStackChunk, data) && at <= size && size - at >= FRAME_BYTES;
-}
-
-static const void *code_of(const char *frame) {
-    uintptr_t executable = (uintptr_t)pointer_at(frame, FRAME_EXECUTABLE);
-#if PYPROF_TAGGED_EXECUTABLE
-    executable &= ~(uintptr_t)3;
-#endif
-    return (const void *)executable;
-}
-
-static bool is_generator(const char *object) {
-    const char *type = pointer_at(object, offsetof(PyObject, ob_type));
-    return type == (const char *)&PyGen_Type || type == (const char *)&PyCoro_Type ||
-           type == (const char *)&PyAsyncGen_Type;
-}
-
-static bool is_executing_generator(const char *object) {
-    return is_generator(object) && object[offsetof(PyGenObject, gi_frame_state)] == FRAME_EXECUTING;
-}
-
-static bool is_suspended_generator(const char *object) {
-    return is_generator(object) &&
-           FRAME_STATE_SUSPENDED((signed char)object[offsetof(PyGenObject, gi_frame_state)]);
-}
-
-static bool is_what_it_seems(const pyprof_stray_frame *stray) {
-    const char owner = stray->object[BEFORE_GENERATORS_FRAME + FRAME_OWNER];
-    return owner >= PYPROF_FIRST_NON_PYTHON_OWNER ||
-           (owner == FRAME_OWNED_BY_GENERATOR && is_executing_generator(stray->object));
-}
-
-static pyprof_last_previous *place_in(pyprof_last_previous *ones, const char *frame) {
-    return &ones[(uintptr_t)frame / sizeof(void *) % MOST_LAST_PREVIOUS];
-}
-
-/* Whether a frame that lies on the data stack ends where the one after it begins. */
-static bool is_next(const walk_state *walk, const char *frame) {
-    if (!walk->end_is_exact || !is_in_chunk(walk, frame)) {
-        return false;
-    }
-    const char *copy = copy_in_chunk(walk, frame);
-    pyprof_code_shape *shape = walk->find(code_of(copy));
-    return shape != NULL && frame + shape->frame_bytes == walk->frame_end;
-}
-
-/* What comes before a frame that was C code's the last time, if it still is; else NULL. */
-static const char *skip_c_frame(walk_state *walk, const char *frame) {
-    const pyprof_last_previous *known = place_in(walk->stack->c_frames, frame);
-    return !walk->reads_c_frames && known->frame == frame && is_next(walk, known->previous) ? known->previous
-                                                                                            : NULL;
-}
-
-/* A generator that was innermost, and was suspended before it was copied, is part of what the thread state
- * said as any other frame: given up, those that run for microseconds would lose. What came before it is taken
- * to be what it was the last time; whether that calls it is checked as for all that has moved. */
-static const char *resume(walk_state *walk, const char *frame, pyprof_stray_frame *stray) {
-    const pyprof_last_previous *known = place_in(walk->stack->generators, frame);
-    if (!is_suspended_generator(stray->object) || known->frame != frame) {
-        return NULL;
-    }
-    char *copy = stray->object + BEFORE_GENERATORS_FRAME;
-    memcpy(copy + FRAME_PREVIOUS, &known->previous, sizeof(known->previous));
-    walk->moved = true;
-    return copy;
-}
-
-static const char *copy_of_stray(walk_state *walk, const char *frame, pyprof_stray_frame *space) {
-    pyprof_live_stack *stack = walk->stack;
-    const size_t place = pyprof_find_stray(stack, frame);
-    pyprof_stray_frame *stray = space;
-    if (place < stack->stray_count) {
-        pyprof_stray_frame *earlier = &stack->earlier_strays[place], *later = &stack->strays[place];
-        walk->moved |= has_moved(walk, earlier->object + BEFORE_GENERATORS_FRAME,
-                                 later->object + BEFORE_GENERATORS_FRAME);
-        const bool takes_later =
-            walk->view == LATER_COPY ? is_what_it_seems(later) : !is_what_it_seems(earlier);
-        stray = takes_later ? later : earlier;
-    } else {
-        const pyprof_read one = pyprof_read_of_stray(space, frame);
-        if ((uintptr_t)frame % sizeof(void *) != 0 || !pyprof_read_memory(&one, 1)) {
-            return NULL;
-        }
-        walk->read_more = true;
-    }
-    const char *copy = stray->object + BEFORE_GENERATORS_FRAME;
-    pyprof_expect_stray(stack, frame);
-    if (!is_what_it_seems(stray)) {
-        return resume(walk, frame, stray);
-    }
-    const bool is_c_frame = copy[FRAME_OWNER] >= PYPROF_FIRST_NON_PYTHON_OWNER;
-    *place_in(is_c_frame ? stack->c_frames : stack->generators, frame) =
-        (pyprof_last_previous){frame, pointer_at(copy, FRAME_PREVIOUS)};
-    return copy;
-}
+typedef pyprof_walk_state walk_state;
 
 static const char *bytecode_of(const char *frame, const char *code, pyprof_code_shape *shape) {
 #if PYPROF_FREE_THREADED
@@ -219,6 +46,59 @@ static const char *bytecode_of(const char *frame, const char *code, pyprof_code_
 #endif
 }
 
+/* The callable of a frame on the data stack, if it stood there with the same instruction in both copies. The
+ * frames further out cannot have moved. */
+static const void *callable_on_data_stack(const walk_state *walk, const char *frame, const char *place) {
+    const size_t frame_at = (size_t)(frame - walk->chunk_address);
+    const size_t at = (size_t)(place - walk->chunk_address);
+    const char *end = place + PYPROF_CALLABLE_BYTES;
+    if (end > walk->chunk_end) {
+        return NULL;
+    }
+    const void *callable = pyprof_callable_in(walk->chunk + at);
+    const char *earlier_frame = earlier_copy_at(walk, frame_at, FRAME_BYTES);
+    const char *earlier = earlier_copy_at(walk, at, PYPROF_CALLABLE_BYTES);
+    if (walk->depth == 1) {
+        const bool stood =
+            earlier_frame != NULL && earlier != NULL &&
+            pointer_at(earlier_frame, FRAME_IP) == pointer_at(walk->chunk + frame_at, FRAME_IP);
+        return stood && pyprof_callable_in(earlier) == callable ? callable : NULL;
+    }
+    return earlier == NULL || pyprof_callable_in(earlier) == callable ? callable : NULL;
+}
+
+/* That of a generator's frame, of which only the fixed part is copied, is read now: with its instruction. */
+static const void *callable_of_stray(const char *frame, const char *copy, const char *place) {
+    const char *instruction;
+    char words[PYPROF_CALLABLE_BYTES];
+    const pyprof_read reads[] = {
+        {words, place, sizeof(words)},
+        {&instruction, frame + FRAME_IP, sizeof(instruction)},
+    };
+    return pyprof_read_memory(reads, 2) && instruction == pointer_at(copy, FRAME_IP)
+               ? pyprof_callable_in(words)
+               : NULL;
+}
+
+static void find_callee(walk_state *walk, pyprof_code_frame *frame, const char *copy,
+                        pyprof_code_shape *shape) {
+    const char *place = pyprof_callable_place(frame->address, copy, frame->code, shape, frame->lasti);
+    if (place != NULL) {
+        frame->callee = (pyprof_callee){
+            .object = copy[FRAME_OWNER] == FRAME_OWNED_BY_THREAD
+                          ? callable_on_data_stack(walk, frame->address, place)
+                          : callable_of_stray(frame->address, copy, place),
+            .place = place,
+            .instruction_place = frame->address + FRAME_IP,
+            .instruction = pointer_at(copy, FRAME_IP),
+        };
+        if (frame->callee.object == walk->function) {
+            frame->callee.object =
+                NULL; /* C code has nothing to do with it but to enter the evaluation loop */
+        }
+    }
+}
+
 static pyprof_live_result add_frame(walk_state *walk, const char *address, const char *copy) {
     const void *code = code_of(copy);
     pyprof_code_shape *shape = walk->find(code);
@@ -245,19 +125,46 @@ static pyprof_live_result add_frame(walk_state *walk, const char *address, const
         return PYPROF_LIVE_EXACT;
     }
     walk->begun += begun;
+    if (walk->depth == 0) {
+        walk->instruction = pointer_at(copy, FRAME_IP);
+    }
     pyprof_code_frame *frame = &walk->frames[walk->depth++];
-    *frame = (pyprof_code_frame){(PyCodeObject *)code, (int32_t)lasti, begun};
-    walk->unknown_call |= walk->depth > 1 && !pyprof_is_known_call(frame, frame - 1);
-    /* What has not begun calls nothing, but for what the collector runs. */
-    walk->moved |= walk->depth > 1 && !begun;
+    *frame = (pyprof_code_frame){.code = (PyCodeObject *)code,
+                                 .lasti = (int32_t)lasti,
+                                 .begun = begun,
+                                 .enters_c = walk->enters_c,
+                                 .address = address};
+    if (begun && frame->enters_c && walk->names_callees) {
+        find_callee(walk, frame, copy, shape);
+    }
+    walk->function = object_at(copy, FRAME_FUNCTION);
+#if PYPROF_HAS_C_FRAMES
+    walk->enters_c = false;
+#else
+    walk->enters_c = copy[offsetof(_PyInterpreterFrame, is_entry)] != 0;
+#endif
+    /* What has not begun calls nothing, but for what the collector runs; what never begins is what CPython
+     * has between a constructor and who calls it. */
+    walk->moved |= walk->depth > 1 && !begun && shape->first_traceable < shape->bytecode_bytes;
     return PYPROF_LIVE_EXACT;
 }
 
-/* The outermost frame on the data stack lies at its bottom; that of the first chunk leaves one word free. */
+/* The outermost frame on the data stack lies at its bottom; that of the first chunk leaves one word free.
+ * Where there is none, C code runs a generator; one that nobody runs has just been suspended, or is about to
+ * go on. */
 static bool ends_at_bottom(const walk_state *walk) {
-    return !walk->end_is_exact ||
-           (pointer_at(walk->chunk, offsetof(_PyStackChunk, previous)) == NULL &&
-            walk->frame_end == walk->chunk_address + offsetof(_PyStackChunk, data) + sizeof(void *));
+    if (!walk->end_is_exact) {
+        return walk->depth == 0 || walk->at_c_frame || !PYPROF_HAS_C_FRAMES;
+    }
+    return pointer_at(walk->chunk, offsetof(_PyStackChunk, previous)) == NULL &&
+           walk->frame_end == walk->chunk_address + offsetof(_PyStackChunk, data) + sizeof(void *);
+}
+
+static void meet_c_frame(walk_state *walk, const char *frame) {
+    walk->enters_c = true;
+    if (walk->c_frame == NULL) {
+        walk->c_frame = frame;
+    }
 }
 
 static pyprof_live_result walk_frames(walk_state *walk, const char *frame) {
@@ -270,22 +177,29 @@ static pyprof_live_result walk_frames(walk_state *walk, const char *frame) {
         }
         const char *after_c_frame = NULL;
         if (is_in_chunk(walk, frame)) {
+            const size_t offset = (size_t)(frame - walk->chunk_address);
             copy = copy_in_chunk(walk, frame);
             walk->moved |=
-                has_moved(walk, earlier_copy_at(walk, (size_t)(frame - walk->chunk_address)), copy);
+                pyprof_has_moved(walk, earlier_copy_at(walk, offset, FRAME_BYTES), walk->chunk + offset);
             if (copy[FRAME_OWNER] != FRAME_OWNED_BY_THREAD) {
                 return PYPROF_LIVE_TORN;
             }
-        } else if ((after_c_frame = skip_c_frame(walk, frame)) != NULL) {
+        } else if ((after_c_frame = pyprof_skip_c_frame(walk, frame)) != NULL) {
+            meet_c_frame(walk, frame);
             frame = after_c_frame;
+            walk->skipped_c_frame = walk->at_c_frame = walk->enters_c = true;
             continue;
-        } else if ((copy = copy_of_stray(walk, frame, &space)) == NULL) {
-            if (walk->chunk_address == NULL || !go_to_previous_chunk(walk) || !is_in_chunk(walk, frame)) {
+        } else if ((copy = pyprof_copy_of_stray(walk, frame, &space)) == NULL) {
+            if (walk->chunk_address == NULL || !pyprof_go_to_previous_chunk(walk) ||
+                !is_in_chunk(walk, frame)) {
                 return PYPROF_LIVE_TORN;
             }
             continue;
         }
-        if (copy[FRAME_OWNER] < PYPROF_FIRST_NON_PYTHON_OWNER) {
+        walk->at_c_frame = copy[FRAME_OWNER] >= PYPROF_FIRST_NON_PYTHON_OWNER;
+        if (walk->at_c_frame) {
+            meet_c_frame(walk, frame);
+        } else {
             pyprof_live_result result = add_frame(walk, frame, copy);
             if (result != PYPROF_LIVE_EXACT) {
                 return result;
@@ -296,13 +210,26 @@ static pyprof_live_result walk_frames(walk_state *walk, const char *frame) {
     return walk->truncated || ends_at_bottom(walk) ? PYPROF_LIVE_EXACT : PYPROF_LIVE_TORN;
 }
 
-static pyprof_live_result walk_view_of_copy(const pyprof_live_thread *thread, walk_state *walk) {
-    if (thread->chunk != NULL) {
-        walk->chunk = walk->stack->chunk;
-        walk->chunk_address = thread->chunk;
-        /* Not its top: what is innermost was read an instant later. */
-        walk->chunk_end = walk->frame_end = thread->chunk + walk->stack->chunk_bytes;
+/* Whether all are known. */
+static bool look_up_calls(walk_state *walk) {
+    size_t from = walk->depth > 0 ? walk->depth - 1 : 0;
+    while (from > 0 && pyprof_is_known_call(&walk->frames[from], &walk->frames[from - 1])) {
+        from--;
     }
+    walk->known_from = from;
+    return from == 0;
+}
+
+static void take_over(pyprof_live_walk *walk, const walk_state *state, const pyprof_live_thread *thread) {
+    walk->depth = state->depth;
+    walk->truncated = state->truncated;
+    walk->is_incomplete = false;
+    walk->instruction = state->instruction;
+    walk->c_stack = PYPROF_FRAME_ON_C_STACK ? thread->frame_holder : state->c_frame;
+}
+
+static pyprof_live_result walk_view_of_copy(const pyprof_live_thread *thread, walk_state *walk) {
+    pyprof_go_to_newest_chunk(thread, walk);
     pyprof_live_result result = walk_frames(walk, thread->frame);
     if (result != PYPROF_LIVE_EXACT) {
         return result;
@@ -315,25 +242,119 @@ static pyprof_live_result walk_view_of_copy(const pyprof_live_thread *thread, wa
         walk->moved |= !pyprof_is_at_same_place(&last, thread);
     }
     walk->moved |= walk->stack->frame_later != thread->frame;
-    if (!walk->moved) {
-#if PYPROF_FREE_THREADED
-        if (walk->unknown_call) { /* with a GIL it is learned with that */
-            pyprof_live_learn_calls(walk->frames, walk->depth, false);
-        }
-#endif
+    if ((walk->moved || walk->read_more) && !walk->truncated && !walk->end_is_exact) {
+        return PYPROF_LIVE_TORN; /* a generator that has been suspended, or is about to go on, has no caller
+                                  */
+    }
+    if (!walk->moved && !walk->skipped_c_frame && !walk->learns_calls) {
         return PYPROF_LIVE_EXACT;
     }
-    return walk->unknown_call ? PYPROF_LIVE_ODD_CALL : PYPROF_LIVE_UNVERIFIED;
+    const bool all_known = look_up_calls(walk);
+    if (walk->skipped_c_frame && !all_known) {
+        return PYPROF_LIVE_ODD_CALL; /* another one lies there now, called by a generator */
+    }
+    if (!walk->moved) {
+        if (walk->learns_calls && !all_known) {
+            pyprof_live_learn_calls(walk->frames, walk->depth, false);
+        }
+        return PYPROF_LIVE_EXACT;
+    }
+    return all_known ? PYPROF_LIVE_UNVERIFIED : PYPROF_LIVE_ODD_CALL;
 }
 
+/* -- the callers of what moves too fast -- */
+
+typedef struct {
+    const char *address, *end;
+} standing_frame;
+
+enum { MOST_STANDING = 8 };
+
+/* The innermost of the frames that lie one after the other from the bottom of the chunk at hand on and are
+ * the same in both copies. They were there when the thread state was read, which says how far the stack
+ * reached.
+ */
+static size_t find_standing(const walk_state *walk, const char *top, standing_frame *found) {
+    const char *at = walk->chunk_address + offsetof(_PyStackChunk, data), *before = NULL;
+    size_t count = 0;
+    if (pointer_at(walk->chunk, offsetof(_PyStackChunk, previous)) == NULL) {
+        at += sizeof(void *);
+    }
+    while (at < top && is_in_chunk(walk, at)) {
+        const size_t offset = (size_t)(at - walk->chunk_address);
+        const char *copy = walk->chunk + offset, *previous = pointer_at(copy, FRAME_PREVIOUS);
+        const char *earlier = earlier_copy_at(walk, offset, FRAME_BYTES);
+        const pyprof_code_shape *shape =
+            copy[FRAME_OWNER] == FRAME_OWNED_BY_THREAD ? walk->find(code_of(copy)) : NULL;
+        const bool stands =
+            earlier == NULL ? offset < walk->stack->top_offset : memcmp(earlier, copy, FRAME_BYTES) == 0;
+        if (shape == NULL || !stands || shape->frame_bytes > (size_t)(top - at) ||
+            (is_in_chunk(walk, previous) && previous != before)) {
+            break;
+        }
+        found[count++ % MOST_STANDING] = (standing_frame){at, at + shape->frame_bytes};
+        before = at;
+        at += shape->frame_bytes;
+    }
+    return count;
+}
+
+/* All calls must be known: a frame that was just pushed may be what was left there by another. */
+static bool keep_known(walk_state *walk) {
+    look_up_calls(walk);
+    walk->depth -= walk->known_from;
+    memmove(walk->frames, walk->frames + walk->known_from, walk->depth * sizeof(*walk->frames));
+    for (size_t i = 0; i < walk->depth; i++) {
+        if (walk->frames[i].begun) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static pyprof_live_result walk_callers(const pyprof_live_thread *thread, const walk_state *fresh,
+                                       pyprof_live_walk *walk) {
+    standing_frame standing[MOST_STANDING];
+    walk_state state = *fresh;
+    if (!pyprof_go_to_newest_chunk(thread, &state)) {
+        return PYPROF_LIVE_TORN;
+    }
+    const size_t count = find_standing(&state, thread->top, standing);
+    for (size_t i = 0; i < count && i < MOST_STANDING; i++) {
+        const standing_frame *one = &standing[(count - 1 - i) % MOST_STANDING];
+        state = *fresh;
+        pyprof_go_to_newest_chunk(thread, &state);
+        state.frame_end = one->end;
+        state.end_is_exact = true;
+        if (walk_frames(&state, one->address) == PYPROF_LIVE_EXACT && keep_known(&state)) {
+            take_over(walk, &state, thread);
+            walk->is_incomplete = true;
+            return PYPROF_LIVE_INCOMPLETE;
+        }
+    }
+    return PYPROF_LIVE_TORN;
+}
+
+/* On free-threaded builds nobody else can be asked: to see a stack with the world stopped, everybody would
+ * wait until the last thread has come to its next safe point, which a thread in a C call does at its end. */
 enum { MOST_ATTEMPTS = 10, MOST_UNKNOWN = 3 };
+
+static walk_state begin_walk(const pyprof_live_thread *thread, pyprof_live_stack *stack,
+                             pyprof_find_code find, const pyprof_live_walk *walk) {
+    return (walk_state){.find = find,
+                        .frames = walk->frames,
+                        .max = walk->max,
+                        .stack = stack,
+                        .names_callees = !thread->in_trace_function};
+}
 
 pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stack *stack, bool is_copied,
                                     pyprof_find_code find, pyprof_live_walk *walk) {
     pyprof_live_result result = PYPROF_LIVE_TORN;
-    walk->gave_up_whole_copy = false;
+    walk->gave_up_whole_copy = walk->is_incomplete = false;
+    const int most_unknown = walk->is_read_by_nobody_else ? MOST_ATTEMPTS : MOST_UNKNOWN;
     int unknown = 0;
-    for (int attempt = 0; attempt < MOST_ATTEMPTS && unknown < MOST_UNKNOWN; attempt++) {
+    for (int attempt = 0; attempt < MOST_ATTEMPTS && unknown < most_unknown; attempt++) {
         if ((attempt > 0 || !is_copied) && !pyprof_live_copy_again(thread, stack, &is_copied)) {
             return PYPROF_LIVE_TORN;
         }
@@ -341,22 +362,32 @@ pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stac
         if (!is_copied || !pyprof_is_copy_of(thread, stack)) {
             continue;
         }
-        for (walk_view view = EARLIER_COPY; view <= LATER_COPY; view++) {
-            walk_state state = {
-                .view = view, .find = find, .frames = walk->frames, .max = walk->max, .stack = stack};
+        for (pyprof_walk_view view = PYPROF_EARLIER_COPY; view <= PYPROF_LATER_COPY; view++) {
+            walk_state state = begin_walk(thread, stack, find, walk);
+            state.view = view;
+            state.enters_c = true;
+            state.learns_calls = walk->is_read_by_nobody_else;
             state.reads_c_frames = unknown > 0; /* a generator may be between them now */
             result = walk_view_of_copy(thread, &state);
-            walk->depth = state.depth;
-            walk->truncated = state.truncated;
+            take_over(walk, &state, thread);
+            if (walk->is_exact_only) {
+                return result == PYPROF_LIVE_EXACT ? result : PYPROF_LIVE_TORN;
+            }
             if (result < PYPROF_LIVE_ODD_CALL) {
                 return result;
             }
         }
-        if (result == PYPROF_LIVE_ODD_CALL && !PYPROF_FREE_THREADED) {
+        if (result == PYPROF_LIVE_ODD_CALL && !walk->is_read_by_nobody_else) {
             return result; /* who reads with the GIL learns the call */
         }
         unknown += result != PYPROF_LIVE_TORN;
         walk->gave_up_whole_copy = true;
+    }
+    if (walk->is_read_by_nobody_else && is_copied && pyprof_is_copy_of(thread, stack)) {
+        walk_state state = begin_walk(thread, stack, find, walk);
+        state.view = PYPROF_LATER_COPY;
+        state.reads_c_frames = true;
+        return walk_callers(thread, &state, walk);
     }
     return result;
 }

@@ -39,6 +39,7 @@ typedef struct {
         *frame_holder; /* what has `frame`, and changes with C calls into the interpreter, until 3.12 */
     const char *frame; /* the innermost */
     const char *chunk, *top, *limit; /* of the data stack */
+    bool in_trace_function;
     char copy[PYPROF_LIVE_THREAD_BYTES];
 } pyprof_live_thread;
 
@@ -59,6 +60,7 @@ void pyprof_live_parse(pyprof_live_thread *thread);
 typedef enum {
     PYPROF_LIVE_EXACT,
     PYPROF_LIVE_UNVERIFIED, /* credible, but the thread moved meanwhile */
+    PYPROF_LIVE_INCOMPLETE, /* the callers are; what is innermost moved too fast, and is left out */
     PYPROF_LIVE_ODD_CALL,   /* the same, with a call that was never seen, if it is one */
     PYPROF_LIVE_UNKNOWN,    /* a code object that `find` does not know */
     PYPROF_LIVE_TORN,       /* no credible stack */
@@ -71,23 +73,38 @@ typedef struct {
     size_t max;                /* at most so many that have begun */
     size_t depth;
     bool truncated; /* the stack had more */
+    /* At the first look, and only if it stands still. */
+    bool is_exact_only;
+    /* Nobody reads it with the GIL: so what stands still is what teaches calls, and is what is left of a
+     * stack that does not come out whole. */
+    bool is_read_by_nobody_else;
     /* The thread moved too fast: not, that its stack had come to reach further than what was copied. */
     bool gave_up_whole_copy;
+    bool is_incomplete;      /* frames[0] has called something */
+    const char *instruction; /* of frames[0] */
+    const char *c_stack;     /* somewhere on the thread's C stack; NULL: no frame of C code was met */
 } pyprof_live_walk;
 
-/* Fills `walk`, whose `frames` and `max` are set. `is_copied`: what `pyprof_live_reads` asked for has just
- * been read and parsed; the rest is read here, as often as it takes.
+/* Fills `walk`, whose `frames`, `max`, `is_exact_only` and `is_read_by_nobody_else` are set. `is_copied`:
+ * what `pyprof_live_reads` asked for has just been read and parsed; the rest is read here, as often as it
+ * takes.
  */
 pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stack *stack, bool is_copied,
                                     pyprof_find_code find, pyprof_live_walk *walk);
 
-/* The calls of a stack: certain, if it was read with the GIL; else, on free-threaded builds, one that seems
- * to have stood still. Within the microsecond its thread may have come back to where it was, so that such a
- * call must be seen twice to be known. One thread at a time. */
+/* Whether the thread still has the innermost frame of that walk, at the same instruction. */
+bool pyprof_live_stands_still(const pyprof_live_thread *thread, const pyprof_live_walk *walk);
+
+/* The calls of a stack: certain, if it was read with the GIL; else, where nobody does that, one that seems to
+ * have stood still. Within the microsecond its thread may have come back to where it was, so that such a
+ * call must be seen more than once to be known. One thread at a time. */
 void pyprof_live_learn_calls(const pyprof_code_frame *frames, size_t depth, bool is_certain);
 
 /* Checks the layouts and proves them on the calling thread's own stack; attached, after
  * `pyprof_raw_walk_obstacle` said NULL. NULL, or why live stacks cannot be read here. */
 const char *pyprof_live_stacks_obstacle(void);
+
+/* Part of that which may change while the timer runs. From any thread, attached or not. */
+const char *pyprof_evaluation_obstacle(PyInterpreterState *interp);
 
 #endif

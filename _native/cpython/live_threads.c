@@ -21,6 +21,9 @@ void pyprof_live_parse(pyprof_live_thread *thread) {
 #endif
     thread->chunk = pointer_at(copy, offsetof(PyThreadState, datastack_chunk));
     thread->top = pointer_at(copy, offsetof(PyThreadState, datastack_top));
+    int tracing;
+    memcpy(&tracing, copy + offsetof(PyThreadState, tracing), sizeof(tracing));
+    thread->in_trace_function = tracing != 0;
     thread->limit = pointer_at(copy, offsetof(PyThreadState, datastack_limit));
 }
 
@@ -42,7 +45,28 @@ bool pyprof_is_at_same_place(const pyprof_live_thread *a, const pyprof_live_thre
            a->chunk == b->chunk && a->top == b->top;
 }
 
+bool pyprof_live_stands_still(const pyprof_live_thread *thread, const pyprof_live_walk *walk) {
+    pyprof_live_thread now = *thread;
+    const char *instruction;
+    const pyprof_read reads[] = {
+        {now.copy, thread->address, THREAD_BYTES},
+#if PYPROF_FRAME_ON_C_STACK
+        {&now.frame, thread->frame_holder + FRAME_IN_HOLDER, sizeof(now.frame)},
+#endif
+        {&instruction, walk->frames[0].address + FRAME_IP, sizeof(instruction)},
+    };
+    if (!pyprof_read_memory(reads, sizeof(reads) / sizeof(reads[0]))) {
+        return false;
+    }
+    pyprof_live_parse(&now);
+    return pyprof_is_at_same_place(&now, thread) && instruction == walk->instruction;
+}
+
 #else
+
+bool pyprof_live_stands_still(const pyprof_live_thread *thread, const pyprof_live_walk *walk) {
+    return (void)thread, (void)walk, false;
+}
 
 void pyprof_live_parse(pyprof_live_thread *thread) { (void)thread; }
 

@@ -35,15 +35,40 @@
 /* The GIL hangs on each interpreter (3.12), on the runtime before. */
 #define PYPROF_GIL_PER_INTERPRETER (PY_VERSION_HEX >= 0x030c0000)
 
+/* A thread state says that its thread wants the GIL (3.15). */
+#define PYPROF_STATES_NAME_WAITERS (PY_VERSION_HEX >= 0x030f0000)
+
 /* An interpreter without a thread state gives out its static first one again, which is fatal (until 3.12). */
 #define PYPROF_FIRST_THREAD_STATE_ONCE (PY_VERSION_HEX < 0x030d0000)
+
+/* The first thread state that an interpreter is made with runs code for any thread (until 3.12). */
+#define PYPROF_FIRST_THREAD_STATE_SHARED (PY_VERSION_HEX < 0x030d0000)
 
 /* Until a new thread runs, its state has its creator's ids (3.11), none later. */
 #define PYPROF_NEW_THREAD_HAS_CREATORS_ID (PY_VERSION_HEX < 0x030c0000)
 
-#define PYPROF_HAS_CODE_WATCHERS (PY_VERSION_HEX >= 0x030c0000)
+/* The tables of instructions are in a header of their own (3.13). */
+#define PYPROF_HAS_OPCODE_METADATA (PY_VERSION_HEX >= 0x030d0000)
 
-/* Frames that stand for C code in between (3.12); their `owner` is at least this. */
+/* A frame keeps the top of its value stack while it calls anything (3.14). */
+#define PYPROF_FRAME_HAS_STACK_POINTER (PY_VERSION_HEX >= 0x030e0000)
+
+/* Before a callable without `self` stands NULL (until 3.12), after it later. */
+#define PYPROF_NULL_BEFORE_CALLABLE (PY_VERSION_HEX < 0x030d0000)
+
+/* What CALL_FUNCTION_EX calls: below the arguments and, if there are some, named ones; with a NULL on it
+ * (3.13), and one where there are no named ones (3.14). */
+#if PY_VERSION_HEX >= 0x030e0000
+#define PYPROF_EX_CALLABLE_BELOW_TOP(argument) 4
+#elif PY_VERSION_HEX >= 0x030d0000
+#define PYPROF_EX_CALLABLE_BELOW_TOP(argument) (3 + ((argument)&1))
+#else
+#define PYPROF_EX_CALLABLE_BELOW_TOP(argument) (2 + ((argument)&1))
+#endif
+
+/* Frames that stand for C code, the outermost among them (3.12); their `owner` is at least this. Before, a
+ * frame says that C code has entered it. */
+#define PYPROF_HAS_C_FRAMES (PY_VERSION_HEX >= 0x030c0000)
 #define PYPROF_FIRST_NON_PYTHON_OWNER 3
 
 #ifdef Py_GIL_DISABLED

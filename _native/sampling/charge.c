@@ -21,14 +21,56 @@ static int64_t split_cpu(pyprof_thread *thread, pyprof_window *window) {
     return cpu;
 }
 
-void pyprof_charge_sample(pyprof_thread *thread, pyprof_window *window, int64_t wall_ns, uint64_t ticks) {
-    pyprof_values values = {{0}};
-    values.column[PYPROF_SAMPLES] = (int64_t)ticks;
-    values.column[PYPROF_WALL_NS] = wall_ns;
-    if (thread->moved) {
-        thread->moved_stack = thread->stack;
+/* A thread of C code that waits is not. */
+static bool is_ours(const pyprof_thread *thread) {
+    return thread->in_python || thread->on_cpu || thread->unread;
+}
+
+static int64_t weighed(const pyprof_thread *thread, int64_t wall_ns) {
+    return (int64_t)(thread->weight * (double)wall_ns);
+}
+
+static int64_t gil_ns(const pyprof_thread *thread, int64_t wall_ns) {
+    return (int64_t)(thread->gil_weight * (double)wall_ns);
+}
+
+int64_t pyprof_untold_gil_ns(const pyprof_thread *thread, int64_t wall_ns) {
+    const bool is_untold = thread->gil_part == PYPROF_GIL_UNTOLD && !thread->unread && is_ours(thread);
+    return is_untold ? gil_ns(thread, thread->owed_wall_ns + weighed(thread, wall_ns)) : 0;
+}
+
+static void split_wall(const pyprof_thread *thread, int64_t wall_ns, pyprof_values *values) {
+    values->column[PYPROF_WALL_NS] = wall_ns;
+    if (thread->gil_part == PYPROF_GIL_HELD) {
+        values->column[PYPROF_GIL_HELD_NS] = wall_ns;
+    } else if (thread->gil_part == PYPROF_GIL_WAIT) {
+        values->column[PYPROF_GIL_WAIT_NS] = gil_ns(thread, wall_ns);
     }
-    thread->was_on_cpu = thread->on_cpu;
+}
+
+void pyprof_charge_sample(pyprof_thread *thread, pyprof_window *window, int64_t wall_ns, uint64_t ticks) {
+    if (!thread->unread) {
+        thread->seen_ns = thread->clock_ns;
+        thread->was_on_cpu = thread->presence;
+    }
+    if (thread->weight <= 0 || !is_ours(thread)) {
+        return;
+    }
+    thread->owed_wall_ns += weighed(thread, wall_ns);
+    thread->owed_ticks += thread->weight * (double)ticks;
+    if (thread->unread) {
+        return;
+    }
+    pyprof_values values = {{0}};
+    values.column[PYPROF_SAMPLES] = (int64_t)thread->owed_ticks;
+    split_wall(thread, thread->owed_wall_ns, &values);
+    thread->owed_wall_ns = 0;
+    thread->owed_ticks -= (double)values.column[PYPROF_SAMPLES];
+    const int64_t used = thread->clock_ns - thread->sampled_ns;
+    if (thread->moved && used >= thread->moved_most_ns) {
+        thread->moved_stack = thread->stack;
+        thread->moved_most_ns = used;
+    }
     thread->sampled_ns = thread->clock_ns;
     if (thread->on_cpu) {
         values.column[PYPROF_CPU_SAMPLES] = 1;
@@ -47,7 +89,9 @@ int64_t pyprof_charge_rest(pyprof_thread *thread, pyprof_window *window, int64_t
         return 0; /* not seen in this window: carried to the next */
     }
     if (wall_ns > 0 && thread->stack != PYPROF_NO_STACK) {
-        add(window, thread->stack, PYPROF_WALL_NS, wall_ns);
+        pyprof_values values = {{0}};
+        split_wall(thread, wall_ns, &values);
+        pyprof_window_add(window, thread->stack, &values);
     }
     if (rest <= 0) {
         return 0;
@@ -69,10 +113,11 @@ int64_t pyprof_charge_rest(pyprof_thread *thread, pyprof_window *window, int64_t
  * for them, and this for the others, would count too much. */
 int64_t pyprof_charge_ended(pyprof_thread *thread, pyprof_window *window, int64_t gap_ns,
                             int64_t longest_gap_ns) {
-    thread->clock_ns = thread->sampled_ns;
-    int64_t unplaced = pyprof_charge_rest(thread, window, 0);
-    if (thread->was_on_cpu && thread->placed_stack != PYPROF_NO_STACK && gap_ns < longest_gap_ns) {
-        add(window, thread->placed_stack, PYPROF_CPU_NS, longest_gap_ns - gap_ns);
+    thread->clock_ns = thread->seen_ns;
+    int64_t unplaced = pyprof_charge_rest(thread, window, thread->owed_wall_ns);
+    if (thread->was_on_cpu > 0 && thread->stack != PYPROF_NO_STACK && gap_ns < longest_gap_ns) {
+        const double estimate = thread->was_on_cpu * (double)(longest_gap_ns - gap_ns);
+        add(window, thread->stack, PYPROF_CPU_NS, (int64_t)estimate);
     }
     return unplaced;
 }

@@ -24,6 +24,13 @@ int64_t pyprof_monotonic_ns(void) { return read_clock(CLOCK_MONOTONIC); }
 
 int64_t pyprof_unix_ns(void) { return read_clock(CLOCK_REALTIME); }
 
+size_t pyprof_cpu_count(void) {
+    cpu_set_t cpus;
+    const long count =
+        sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? CPU_COUNT(&cpus) : sysconf(_SC_NPROCESSORS_ONLN);
+    return count > 0 ? (size_t)count : 1;
+}
+
 int64_t pyprof_thread_cpu_ns(uint64_t tid) {
     /* The kernel's encoding of "scheduler clock of this one thread"; pthread_getcpuclockid makes the same. */
     return read_clock((clockid_t)((~(uint32_t)tid << 3) | 6));

@@ -4,6 +4,7 @@
 #define PYPROF_CLOCKS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 int64_t pyprof_monotonic_ns(void);
@@ -15,6 +16,9 @@ int64_t pyprof_thread_cpu_ns(uint64_t tid);
 
 /* Whether the thread is on a CPU now: its clock goes on between two reads. */
 bool pyprof_thread_is_on_cpu(uint64_t tid);
+
+/* How many CPUs the calling thread may have; at least 1. */
+size_t pyprof_cpu_count(void);
 
 /* Whether the kernel still counts the thread as one of this process. */
 bool pyprof_thread_exists(uint64_t tid);

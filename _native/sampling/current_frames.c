@@ -55,12 +55,28 @@ static bool post(PyInterpreterState *interp) {
     return false;
 }
 
-static bool take_attached(const pyprof_snapshot_request *request, PyThreadState *own) {
-    if (!pyprof_take_gil(own)) {
+/* NULL: no memory, or the interpreter ends, and with it what was made here. */
+static PyThreadState *attach(PyInterpreterState *interp, PyThreadState *kept) {
+    PyThreadState *own = kept != NULL ? kept : PyThreadState_New(interp);
+    return own != NULL && pyprof_take_gil(own) ? own : NULL;
+}
+
+static void detach(PyThreadState *own, const PyThreadState *kept) {
+    if (own == kept) {
+        PyEval_SaveThread();
+    } else {
+        PyThreadState_Clear(own);
+        PyThreadState_DeleteCurrent();
+    }
+}
+
+static bool take_attached(const pyprof_snapshot_request *request, PyThreadState *kept) {
+    PyThreadState *own = attach(request->interp, kept);
+    if (own == NULL) {
         return false;
     }
     bool taken = pyprof_snapshot_take(request);
-    PyEval_SaveThread();
+    detach(own, kept);
     return taken;
 }
 
@@ -98,7 +114,7 @@ static void sleep_on(uint32_t state, int64_t ns) {
     __atomic_store_n(&pending.sleeps, 0, __ATOMIC_SEQ_CST);
 }
 
-static bool take_by_pending_call(const pyprof_snapshot_request *request, PyThreadState *own) {
+static bool take_by_pending_call(const pyprof_snapshot_request *request, PyThreadState *kept) {
     pending.request = request;
     __atomic_store_n(&pending.state, REQUESTED, __ATOMIC_RELEASE);
     bool posted = post(request->interp);
@@ -121,12 +137,15 @@ static bool take_by_pending_call(const pyprof_snapshot_request *request, PyThrea
                     (is_held(holder) && !pyprof_runs_posted_calls(holder)))) {
             /* Nobody is there to run the call: the holder went to sleep without a safe point. Or that cannot
              * be told: then the call may still be served while this waits. */
-            if (pyprof_take_gil(own)) {
-                if (claim()) {
-                    take_and_answer();
-                }
-                PyEval_SaveThread();
+            PyThreadState *own = attach(request->interp, kept);
+            if (own == NULL) {
+                sleep_on(state, LONGEST_PATIENCE_NS);
+                continue;
             }
+            if (claim()) {
+                take_and_answer();
+            }
+            detach(own, kept);
         } else {
             sleep_on(state, patience);
             patience = patience * 2 < LONGEST_PATIENCE_NS ? patience * 2 : LONGEST_PATIENCE_NS;
@@ -140,47 +159,46 @@ enum { REST_FACTOR = 20 };
 
 static int64_t rest_until_ns;
 
-static bool take_with_world_stopped(const pyprof_snapshot_request *request, PyThreadState *own) {
+static bool take_with_world_stopped(const pyprof_snapshot_request *request, PyThreadState *kept) {
     int64_t start = pyprof_monotonic_ns();
     if (start < rest_until_ns) {
         return false;
     }
-    PyEval_RestoreThread(own);
+    PyThreadState *own = attach(request->interp, kept);
+    if (own == NULL) {
+        return false;
+    }
     pyprof_stop_the_world(request->interp);
     int64_t stopped = pyprof_monotonic_ns();
     bool taken = pyprof_snapshot_take(request);
     pyprof_start_the_world(request->interp);
-    PyEval_SaveThread();
+    detach(own, kept);
     if (running(request) > 1) {
         rest_until_ns = stopped + (stopped - start) * REST_FACTOR;
     }
     return taken;
 }
 
-bool pyprof_current_frames_take(const pyprof_snapshot_request *request, PyThreadState *own) {
+bool pyprof_current_frames_take(const pyprof_snapshot_request *request, PyThreadState *kept) {
     /* Attaching while the interpreter ends would end or freeze this thread. It holds no lock, so that would
      * harm nobody, but there is nothing to see any more either. */
     if (pyprof_is_finalizing()) {
         return false;
     }
     if (pyprof_is_free_threaded()) {
-        return take_with_world_stopped(request, own);
+        return take_with_world_stopped(request, kept);
     }
     const void *holder = pyprof_gil_holder(request->interp);
     bool at_rest = holder == NULL && running(request) == 0;
-    return !at_rest && pyprof_runs_posted_calls(holder) ? take_by_pending_call(request, own)
-                                                        : take_attached(request, own);
+    return !at_rest && pyprof_runs_posted_calls(holder) ? take_by_pending_call(request, kept)
+                                                        : take_attached(request, kept);
 }
 
-PyThreadState *pyprof_current_frames_attachable(PyInterpreterState *interp) {
-    return PyThreadState_New(interp);
-}
+PyThreadState *pyprof_current_frames_keep(PyInterpreterState *interp) { return PyThreadState_New(interp); }
 
-void pyprof_current_frames_end(PyThreadState *own) {
-    if (!pyprof_is_finalizing()) {
-        PyEval_RestoreThread(own);
-        PyThreadState_Clear(own);
-        PyThreadState_DeleteCurrent();
+void pyprof_current_frames_drop(PyThreadState *kept) {
+    if (kept != NULL && !pyprof_is_finalizing() && pyprof_take_gil(kept)) {
+        detach(kept, NULL);
     }
 }
 

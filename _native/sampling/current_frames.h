@@ -17,12 +17,15 @@
 
 #include "sampling/snapshot.h"
 
-/* The timer's own thread state, made in the timer thread and ended there, before the interpreter ends. */
-PyThreadState *pyprof_current_frames_attachable(PyInterpreterState *interp);
-void pyprof_current_frames_end(PyThreadState *own);
+/* A thread state for all snapshots, made in the timer thread and ended there, before the interpreter ends;
+ * NULL without memory. Whoever lists the interpreter's threads sees it: faulthandler prints a thread without
+ * frames. So it is for those that attach at every tick, or find no company (interpreter.h) later. */
+PyThreadState *pyprof_current_frames_keep(PyInterpreterState *interp);
+void pyprof_current_frames_drop(PyThreadState *kept);
 
-/* True: the snapshot is taken. False: not at this tick (no memory, interpreter ending, engine at rest). */
-bool pyprof_current_frames_take(const pyprof_snapshot_request *request, PyThreadState *own);
+/* `kept` NULL: with a thread state that is there for the moment, if one is needed.
+ * True: the snapshot is taken. False: not at this tick (no memory, interpreter ending, engine at rest). */
+bool pyprof_current_frames_take(const pyprof_snapshot_request *request, PyThreadState *kept);
 
 /* In the child of a fork: forget whatever the parent's timer had asked for. */
 void pyprof_current_frames_reset_child(void);

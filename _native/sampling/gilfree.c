@@ -2,239 +2,47 @@
 #ifndef PYPROF_PORTABLE
 #include "sampling/gilfree.h"
 
-#include <stdlib.h>
-#include <string.h>
-
+#include "cpython/live_interpreters.h"
 #include "cpython/live_stacks.h"
 #include "sampling/clocks.h"
-#include "sampling/growing.h"
-#include "sampling/own_threads.h"
+#include "sampling/on_cpu.h"
+#include "sampling/thread_lists.h"
 #include "symbols/code_cache.h"
 
-/* A thread state, and where its stack was found the last time; NULL: its stack was never needed. */
-typedef struct {
-    pyprof_live_thread thread;
-    pyprof_live_stack *stack;
-    bool is_own;    /* a thread of pyprof */
-    bool is_needed; /* its stack, at this tick */
-    bool is_copied; /* its stack is, with all the others */
-} node;
-
-/* Of the timer thread alone: the interpreter's list of thread states, as it was the last time. */
-static struct {
-    node *nodes;
-    size_t count, capacity;
-    pyprof_read *reads;
-    size_t read_capacity;
-    size_t bytes;   /* atomic */
-    size_t reading; /* counts */
-    size_t leaving; /* counts */
-    uint64_t
-        given_up; /* a bit for each of the last stacks of threads on a CPU: the first look was, for another */
-} list;
-
-enum { MOST_THREADS = 100000 }; /* against a list that was changed into a ring while it was read */
-
-static void free_stacks(node *nodes, size_t count) {
-    for (size_t i = 0; i < count; i++) {
-        pyprof_live_stack_free(nodes[i].stack);
-    }
-}
+/* Of the timer thread alone. */
+static size_t leaving; /* counts */
+static uint64_t
+    given_up; /* a bit for each of the last stacks of threads on a CPU: the first look was, for another */
 
 void pyprof_gilfree_close(void) {
-    free_stacks(list.nodes, list.count);
-    free(list.nodes);
-    free(list.reads);
-    memset(&list, 0, sizeof(list));
+    pyprof_thread_lists_close();
+    leaving = 0;
+    given_up = 0;
 }
 
-void pyprof_gilfree_reset_child(void) { memset(&list, 0, sizeof(list)); /* it may be half written */ }
-
-static bool is_linked(const pyprof_live_thread *thread, const pyprof_snapshot_request *request,
-                      const char *previous) {
-    return thread->interp == request->interp && thread->previous == previous;
+void pyprof_gilfree_reset_child(void) {
+    pyprof_thread_lists_reset_child();
+    leaving = 0;
+    given_up = 0;
 }
 
-size_t pyprof_gilfree_bytes(void) { return __atomic_load_n(&list.bytes, __ATOMIC_RELAXED); }
+size_t pyprof_gilfree_bytes(void) { return pyprof_thread_lists_bytes(); }
 
-static void count_bytes(void) {
-    size_t bytes = list.capacity * sizeof(node) + list.read_capacity * sizeof(*list.reads);
-    for (size_t i = 0; i < list.count; i++) {
-        bytes += pyprof_live_stack_bytes(list.nodes[i].stack);
-    }
-    __atomic_store_n(&list.bytes, bytes, __ATOMIC_RELAXED);
-}
-
-static void parse(node *one) {
-    pyprof_live_parse(&one->thread);
-    one->is_own = pyprof_is_own_thread(one->thread.tid); /* another thread may have taken the address */
-}
-
-static bool read_thread(node *one, const pyprof_snapshot_request *request, const char *previous) {
-    pyprof_read reads[PYPROF_LIVE_READS];
-    size_t count;
-    if (!pyprof_live_reads(&one->thread, NULL, reads, &count) || !pyprof_read_memory(reads, count)) {
-        return false;
-    }
-    parse(one);
-    return is_linked(&one->thread, request, previous);
-}
-
-static size_t find_known(const char *address) {
-    size_t i = 0;
-    while (i < list.count && list.nodes[i].thread.address != address) {
-        i++;
-    }
-    return i;
-}
-
-typedef enum { UP_TO_KNOWN, TO_THE_END } list_how_far;
-
-/* Follows the list from thread to thread: up to one that is known, after which the others are expected as
- * they were, for CPython puts new threads first; or to its end. All of it or nothing: a part would be taken
- * for the whole. */
-static bool list_threads(const pyprof_snapshot_request *request, list_how_far how_far) {
-    node *nodes = NULL;
-    size_t count = 0, capacity = 0, known = list.count;
-    const char *previous = NULL, *address = pyprof_newest_thread(request->interp);
-    while (address != NULL && (how_far == TO_THE_END || (known = find_known(address)) == list.count)) {
-        if (count == MOST_THREADS || !pyprof_reserve((void **)&nodes, &capacity, count + 1, sizeof(*nodes))) {
-            break;
-        }
-        nodes[count] = (node){.thread = {.address = address}};
-        if (!read_thread(&nodes[count], request, previous)) {
-            break; /* a thread has ended here, or begun */
-        }
-        previous = address;
-        address = nodes[count++].thread.next;
-    }
-    const size_t kept = list.count - known;
-    const bool whole = (address == NULL || kept > 0) &&
-                       pyprof_reserve((void **)&nodes, &capacity, count + kept, sizeof(*nodes));
-    free_stacks(list.nodes, whole ? known : list.count);
-    if (whole && kept > 0) {
-        memcpy(nodes + count, list.nodes + known, kept * sizeof(*nodes));
-    }
-    free(list.nodes);
-    if (!whole) {
-        free(nodes);
-        nodes = NULL;
-        capacity = 0;
-    }
-    list.nodes = nodes;
-    list.capacity = capacity;
-    list.count = whole ? count + kept : 0;
-    return whole;
-}
-
-static pyprof_thread_key key_of(const pyprof_live_thread *thread) {
-    return (pyprof_thread_key){thread->address, thread->unique_id, thread->tid};
-}
-
-/* Every so often all threads are read, those that have not run too: a thread state that went while its thread
- * goes on, in C code, leaves the list without a sign. */
-enum { READS_ALL_EVERY = 8 };
-
-static bool is_to_be_read(const node *one, bool all) { return one->is_needed || one == list.nodes || all; }
-
-/* The threads that are needed, in one go, as if nothing had changed since the last time. False: it has. */
-static bool read_needed(const pyprof_snapshot_request *request, bool all) {
-    size_t count = 0;
-    for (size_t i = 0; i < list.count; i++) {
-        node *one = &list.nodes[i];
-        size_t added;
-        if (one->is_needed && one->stack == NULL && (one->stack = pyprof_live_stack_new()) == NULL) {
-            return false;
-        }
-        one->is_copied = one->is_needed;
-        if (is_to_be_read(one, all)) {
-            if (!pyprof_live_reads(&one->thread, one->is_copied ? one->stack : NULL, list.reads + count,
-                                   &added)) {
-                return false;
-            }
-            count += added;
-        }
-    }
-    if (count > 0 && !pyprof_read_memory(list.reads, count)) {
-        return false;
-    }
-    for (size_t i = 0; i < list.count; i++) {
-        node *one = &list.nodes[i];
-        if (is_to_be_read(one, all)) {
-            const char *next = i + 1 < list.count ? list.nodes[i + 1].thread.address : NULL;
-            parse(one);
-            if (!is_linked(&one->thread, request, i == 0 ? NULL : list.nodes[i - 1].thread.address) ||
-                one->thread.next != next) {
-                return false;
-            }
-        }
-    }
-    return true;
-}
-
-/* Of threads that run no more; there may be many. */
-static void free_idle_stacks(void) {
-    for (size_t i = 0; i < list.count; i++) {
-        if (!list.nodes[i].is_needed) {
-            pyprof_live_stack_free(list.nodes[i].stack);
-            list.nodes[i].stack = NULL;
-        }
-    }
-}
-
-static bool read_threads(const pyprof_snapshot_request *request) {
-    bool changed = list.count == 0 || list.nodes[0].thread.address != pyprof_newest_thread(request->interp);
-    if ((changed && !list_threads(request, UP_TO_KNOWN)) ||
-        !pyprof_reserve((void **)&list.reads, &list.read_capacity, list.count * PYPROF_LIVE_READS,
-                        sizeof(*list.reads))) {
-        return false;
-    }
-    size_t known = 0;
-    for (size_t i = 0; i < list.count; i++) {
-        node *one = &list.nodes[i];
-        const pyprof_thread_key key = key_of(&one->thread);
-        size_t place = one->is_own ? 0 : pyprof_threads_find(request->known, &key, known);
-        changed |= !one->is_own && place < request->known->count && request->known->items[place].ended;
-        one->is_needed = !one->is_own && pyprof_snapshot_needs_walk(request, place);
-        known += !one->is_own;
-    }
-    bool all = changed || list.reading++ % READS_ALL_EVERY == 0;
-    if (all) {
-        free_idle_stacks();
-        count_bytes();
-    }
-    return read_needed(request, all);
-}
-
-/* On free-threaded builds a stack with an unknown call is not left to `current_frames`: there everybody would
- * wait until the last thread has come to its next safe point, which a thread in a C call does at the end of
- * the call. */
-static bool leaves_to_other_engine(pyprof_live_result result) {
-    switch (result) {
-    case PYPROF_LIVE_EXACT:
-    case PYPROF_LIVE_UNVERIFIED:
-        return false;
-    case PYPROF_LIVE_ODD_CALL:
-        return !pyprof_is_free_threaded();
-    case PYPROF_LIVE_UNKNOWN:
-    case PYPROF_LIVE_TORN:
-        break;
-    }
-    return true;
-}
+static bool is_accepted(pyprof_live_result result) { return result <= PYPROF_LIVE_INCOMPLETE; }
 
 static pyprof_symbol *symbol_of(PyCodeObject *code) { return pyprof_code_cache_find(code); }
 
 /* A stack that changes while it is read is given up for a later one, if neither copy of it is credible:
- * functions that run for microseconds lose to longer ones. Where that is more than the odd stack, they are
- * left to `current_frames`, which has their threads wait; whichever it finds, so that none has more weight.
- * Now and then they are read here too, to see whether it is still so. Safe points have a bias of their own,
- * which is the larger one as long as reads are fast and most first looks good. */
+ * functions that run for microseconds lose to longer ones. Where that is more than the odd stack, none is
+ * read twice: one that stands still is taken, and the others are left to `current_frames`, which has their
+ * threads wait at the next safe point. That has a bias of its own, which is the larger one as long as reads
+ * are fast and most first looks good. Now and then they are read as before, to see whether it is still so. */
 enum { MOST_GIVEN_UP = 4, MOST_GIVEN_UP_OF_FAST_READS = 16, READ_ALL_THE_SAME = 8 };
 
 static bool gives_up_too_often(void) {
-    const int most = pyprof_reads_fast() ? MOST_GIVEN_UP_OF_FAST_READS : MOST_GIVEN_UP;
-    return !pyprof_is_free_threaded() && __builtin_popcountll(list.given_up) > most;
+    const int most =
+        pyprof_way_of_reading_memory() == PYPROF_BY_MEMFD ? MOST_GIVEN_UP_OF_FAST_READS : MOST_GIVEN_UP;
+    return !pyprof_is_free_threaded() && __builtin_popcountll(given_up) > most;
 }
 
 static bool any_runs(const pyprof_threads *known) {
@@ -246,89 +54,260 @@ static bool any_runs(const pyprof_threads *known) {
     return false;
 }
 
-static bool walk(const pyprof_snapshot_request *request, node *one, bool on_cpu, pyprof_thread_view *view,
-                 pyprof_gilfree_losses *losses) {
-    static pyprof_code_frame frames[PYPROF_MAX_DEPTH + PYPROF_SPARE_FRAMES]; /* too large for the stack */
-    size_t max = request->max_frames < PYPROF_MAX_DEPTH ? request->max_frames : PYPROF_MAX_DEPTH;
+typedef struct {
+    const pyprof_snapshot_request *request;
+    pyprof_gilfree_losses *losses;
+    bool is_exact_only; /* of those that run; a look that finds one moving ends the snapshot */
+} reader;
+
+/* Interpreters that a thread runs code in, from one to the next. */
+enum { MOST_NESTED = 8 };
+
+static pyprof_code_frame frames[MOST_NESTED]
+                               [PYPROF_MAX_DEPTH + PYPROF_SPARE_FRAMES]; /* too large for a stack */
+
+/* False: no credible stack. */
+static bool walk(const reader *reads, pyprof_thread_node *one, bool is_copied, pyprof_live_walk *live) {
+    const size_t max_frames = reads->request->max_frames;
+    live->max = max_frames < PYPROF_MAX_DEPTH ? max_frames : PYPROF_MAX_DEPTH;
     if (one->stack == NULL && (one->stack = pyprof_live_stack_new()) == NULL) {
         return false;
     }
-    pyprof_live_walk live = {.frames = frames, .max = max};
     const pyprof_live_result result =
-        pyprof_walk_live(&one->thread, one->stack, one->is_copied, pyprof_code_cache_find_shape, &live);
+        pyprof_walk_live(&one->thread, one->stack, is_copied, pyprof_code_cache_find_shape, live);
+    const bool accepted = is_accepted(result);
+    const bool has_died = !pyprof_code_cache_end_walk(live->frames, accepted ? live->depth : 0);
+    reads->losses->torn += result == PYPROF_LIVE_TORN || has_died;
+    reads->losses->unverified += accepted && !has_died && result == PYPROF_LIVE_UNVERIFIED;
+    reads->losses->incomplete += accepted && !has_died && result == PYPROF_LIVE_INCOMPLETE;
+    return accepted && !has_died;
+}
+
+/* -- a thread of the main interpreter alone -- */
+
+static bool read_alone(const reader *reads, pyprof_thread_node *one, bool on_cpu, pyprof_thread_view *view) {
+    pyprof_live_walk live = {.frames = frames[0],
+                             .is_exact_only = reads->is_exact_only && on_cpu,
+                             .is_read_by_nobody_else = pyprof_is_free_threaded()};
+    const bool read = walk(reads, one, one->is_copied, &live);
+    if (on_cpu && !reads->is_exact_only) {
+        given_up = given_up << 1 | (live.gave_up_whole_copy && read);
+    }
     view->truncated = live.truncated;
-    const bool left = leaves_to_other_engine(result);
-    if (on_cpu) {
-        list.given_up = list.given_up << 1 | (live.gave_up_whole_copy && !left);
-    }
-    const bool has_died = !pyprof_code_cache_end_walk(frames, left ? 0 : live.depth);
-    losses->torn += result == PYPROF_LIVE_TORN || has_died;
-    if (left || has_died) {
-        return false;
-    }
-    losses->unverified += result != PYPROF_LIVE_EXACT;
-    return pyprof_snapshot_add_frames(request, view, frames, live.depth, symbol_of);
+    view->is_incomplete = live.is_incomplete;
+    return read && pyprof_snapshot_add_frames(reads->request, view, frames[0], live.depth, symbol_of);
 }
 
-/* No frames and no clock of its own yet. */
-static bool is_starting(size_t i, bool is_new) {
-    const uint64_t tid = list.nodes[i].thread.tid;
-    if (tid != 0 && is_new && pyprof_new_thread_has_creators_id()) {
-        for (size_t older = i + 1; older < list.count; older++) {
-            if (list.nodes[older].thread.tid == tid) {
-                return true;
-            }
-        }
-    }
-    return tid == 0;
+/* -- a thread that may run code of other interpreters -- */
+
+typedef struct {
+    pyprof_thread_node *node;
+    pyprof_live_walk live;
+} part; /* of its stack: what it runs in one interpreter */
+
+/* The innermost is first. */
+typedef struct {
+    part parts[MOST_NESTED];
+    size_t count;
+} nested_stack;
+
+/* C stacks grow downwards. A part that was cut off before it came to C code is the others' caller. */
+static bool is_called_by(const part *one, const part *other) {
+    return one->live.c_stack != NULL &&
+           (other->live.c_stack == NULL || one->live.c_stack < other->live.c_stack);
 }
 
-static bool take(const pyprof_snapshot_request *request, pyprof_gilfree_losses *losses) {
-    pyprof_code_cache_begin_snapshot();
-    if (!read_threads(request) && !list_threads(request, TO_THE_END)) {
-        losses->torn++;
+/* False: it cannot be read. A state without frames adds nothing: of one that has left an interpreter, CPython
+ * may keep the state. */
+static bool add_part(const reader *reads, nested_stack *stack, pyprof_thread_node *one) {
+    const size_t last = stack->count;
+    part added = {.node = one, .live = {.frames = frames[last], .is_read_by_nobody_else = true}};
+    if (!walk(reads, one, one->is_copied, &added.live)) {
         return false;
     }
-    pyprof_snapshot_begin(request);
-    const bool late = request->snapshot->taken_ns - request->asked_ns > PYPROF_LATE_NS;
-    for (size_t i = 0; i < list.count; i++) {
-        node *one = &list.nodes[i];
-        const pyprof_thread_key key = key_of(&one->thread);
-        if (one->is_own) {
-            continue;
+    if (added.live.depth > 0) {
+        size_t place = last;
+        for (; place > 0 && is_called_by(&added, &stack->parts[place - 1]); place--) {
+            stack->parts[place] = stack->parts[place - 1];
         }
-        const size_t place = pyprof_snapshot_find(request, &key);
-        if (is_starting(i, place >= request->known->count)) {
-            request->snapshot->has_starting = true;
-            continue;
-        }
-        pyprof_thread_view *view = pyprof_snapshot_add(request, &key);
-        if (view == NULL) {
-            return false;
-        }
-        view->moved_on = late; /* the timer lost its CPU after it had read the clocks */
-        if (place >= request->known->count) {
-            view->on_cpu = pyprof_thread_is_on_cpu(key.tid) ||
-                           pyprof_timer_took_cpu_of(key.tid, key.tstate == request->gil_holder ||
-                                                                 pyprof_thread_attached(key.tstate));
-        }
-        const bool on_cpu = place < request->known->count && request->known->items[place].on_cpu;
-        if (pyprof_snapshot_needs_walk(request, place) && !walk(request, one, on_cpu, view, losses)) {
-            return false;
-        }
+        stack->parts[place] = added;
+        stack->count++;
     }
     return true;
 }
 
+/* The parts were read one after the other. They belong together if the callers stand still from before the
+ * innermost is read until after it. */
+static bool read_together(const reader *reads, nested_stack *stack, pyprof_thread_view *view) {
+    part *parts = stack->parts;
+    if (stack->count > 1 && !walk(reads, parts[0].node, false, &parts[0].live)) {
+        return false;
+    }
+    for (size_t i = 0; i < stack->count; i++) {
+        const bool stands = i == 0 || (!parts[i].live.is_incomplete &&
+                                       pyprof_live_stands_still(&parts[i].node->thread, &parts[i].live));
+        if (!stands || !pyprof_code_cache_end_walk(parts[i].live.frames, parts[i].live.depth)) {
+            reads->losses->torn++;
+            return false;
+        }
+    }
+    for (size_t i = 0; i < stack->count; i++) {
+        if (!pyprof_snapshot_add_frames(reads->request, view, parts[i].live.frames, parts[i].live.depth,
+                                        symbol_of)) {
+            return false;
+        }
+        view->truncated |= parts[i].live.truncated;
+        view->is_incomplete |= parts[i].live.is_incomplete;
+    }
+    return true;
+}
+
+/* False: it runs none. Else its view says what it runs, or that this cannot be read. */
+static bool read_elsewhere(const reader *reads, pyprof_thread_node *first, pyprof_thread_view *view) {
+    nested_stack stack = {.count = 0};
+    bool read = true;
+    for (pyprof_thread_node *one = first->companion; one != NULL && read; one = one->companion) {
+        read = stack.count < MOST_NESTED - 1 && add_part(reads, &stack, one);
+    }
+    if (read && stack.count == 0 && first->list == 0) {
+        return false;
+    }
+    view->walked = view->truncated = view->is_incomplete = false;
+    read = read && add_part(reads, &stack, first) && read_together(reads, &stack, view);
+    view->walked = read;
+    view->unread = !read;
+    view->instruction = NULL; /* it may have the GIL of the other interpreter */
+    const pyprof_thread_node *last = first->companion == NULL ? first : first->companion;
+    view->elsewhere = (stack.count > 0 ? stack.parts[0].node : last)->thread.address;
+    return true;
+}
+
+/* -- all of them -- */
+
+static bool is_late(const pyprof_snapshot_request *request) {
+    return pyprof_monotonic_ns() - request->asked_ns > PYPROF_LATE_NS;
+}
+
+static bool is_thread(const pyprof_thread_node *one) {
+    return !one->is_own && !one->is_companion && (one->tid != 0 || one->thread.tid == 0);
+}
+
+/* False: no memory, or its stack is left to `current_frames`. */
+static bool add_thread(const reader *reads, pyprof_thread_node *one, bool late) {
+    const pyprof_snapshot_request *request = reads->request;
+    const pyprof_thread_key key = pyprof_thread_node_key(one);
+    const size_t place = pyprof_snapshot_find(request, &key);
+    const bool is_new = place >= request->known->count;
+    if (pyprof_thread_is_starting(one, is_new)) {
+        request->snapshot->has_starting = true;
+        return true;
+    }
+    pyprof_thread_view *view = pyprof_snapshot_add(request, &key);
+    if (view == NULL) {
+        return false;
+    }
+    view->moved_on = late; /* the timer lost its CPU after it had read the clocks */
+    if (is_new) {
+        const bool presumed = key.tstate == request->gil_holder || pyprof_thread_attached(key.tstate);
+        view->presence =
+            pyprof_thread_is_on_cpu(key.tid)
+                ? 1
+                : pyprof_presence_of_new(request->asked, key.tid, presumed, request->asks_of_new);
+    } else if (!pyprof_snapshot_needs_walk(request, place)) {
+        view->elsewhere = request->known->items[place].elsewhere;
+        return true;
+    }
+    const bool on_cpu = !is_new && request->known->items[place].on_cpu;
+    return ((one->list > 0 || one->companion != NULL) && read_elsewhere(reads, one, view)) ||
+           read_alone(reads, one, on_cpu, view);
+}
+
+/* Frames tell where a thread stands without the GIL only if it has not had it meanwhile. */
+static void forget_instructions(const pyprof_snapshot_request *request) {
+    for (size_t i = 0; i < request->snapshot->thread_count; i++) {
+        request->snapshot->threads[i].instruction = NULL;
+    }
+}
+
+static bool take(const pyprof_snapshot_request *request, pyprof_gilfree_losses *losses, bool is_exact_only) {
+    const reader reads = {request, losses, is_exact_only};
+    bool others;
+    pyprof_thread_lists_find(request->interp);
+    pyprof_code_cache_begin_snapshot();
+    if (!pyprof_thread_lists_read(request, &others)) {
+        losses->torn++;
+        return false;
+    }
+    losses->torn += !others;
+    pyprof_snapshot_begin(request);
+    request->snapshot->lacks_others = !others;
+    const bool late = request->snapshot->taken_ns - request->asked_ns > PYPROF_LATE_NS;
+    for (size_t i = 0; i < pyprof_thread_lists_count(); i++) {
+        pyprof_thread_node *one = pyprof_thread_lists_at(i);
+        if (is_thread(one) && !add_thread(&reads, one, late)) {
+            return false;
+        }
+    }
+    const pyprof_gil_mark mark = pyprof_gil_mark_now(request->interp);
+    if (request->gil_mark.holder != request->gil_holder || !pyprof_gil_stayed(&request->gil_mark, &mark)) {
+        forget_instructions(request);
+    }
+    return true;
+}
+
+/* What the other engine says of a thread of the main interpreter that runs code of another one ends where it
+ * went there. */
+static void complete(const reader *reads, pyprof_thread_node *one) {
+    const pyprof_snapshot_request *request = reads->request;
+    const pyprof_thread_key key = pyprof_thread_node_key(one);
+    pyprof_thread_view *view = pyprof_snapshot_view_of(request, &key);
+    if (view == NULL) {
+        return;
+    }
+    const size_t place = pyprof_threads_find(request->known, &key, 0);
+    if (pyprof_snapshot_needs_walk(request, place)) {
+        read_elsewhere(reads, one, view);
+    } else {
+        view->elsewhere = request->known->items[place].elsewhere;
+    }
+}
+
+void pyprof_gilfree_add_others(const pyprof_snapshot_request *request, pyprof_gilfree_losses *losses) {
+    if (pyprof_is_only_interpreter(request->interp)) {
+        return;
+    }
+    const reader reads = {request, losses, false};
+    const bool late = is_late(request);
+    bool others;
+    pyprof_thread_lists_find(request->interp);
+    if (!pyprof_thread_lists_read(request, &others)) {
+        request->snapshot->lacks_others = true; /* which of their threads are the main one's is not known */
+        losses->torn++;
+        return;
+    }
+    bool read = others;
+    for (size_t i = 0; i < pyprof_thread_lists_count(); i++) {
+        pyprof_thread_node *one = pyprof_thread_lists_at(i);
+        if (one->list > 0 && is_thread(one)) {
+            read &= add_thread(&reads, one, late);
+        } else if (one->companion != NULL) {
+            complete(&reads, one);
+        }
+    }
+    request->snapshot->lacks_others = !read;
+    losses->torn += !read;
+}
+
 bool pyprof_gilfree_take(const pyprof_snapshot_request *request, pyprof_gilfree_losses *losses) {
     if (!gives_up_too_often() || !any_runs(request->known)) {
-        return take(request, losses);
+        return take(request, losses, false);
     }
-    if (++list.leaving % READ_ALL_THE_SAME == 0) {
+    if (++leaving % READ_ALL_THE_SAME == 0) {
         pyprof_gilfree_losses of_nobody = {0};
-        take(request, &of_nobody);
+        take(request, &of_nobody, false);
+        return false;
     }
-    return false;
+    return take(request, losses, true);
 }
 
 #endif

@@ -17,12 +17,17 @@
 
 typedef struct {
     uint64_t unverified; /* stacks that are credible, although their thread moved meanwhile */
+    uint64_t incomplete; /* stacks of which only the callers are: what is innermost moved too fast */
     uint64_t torn;       /* stacks, or lists of threads, that did not come out credible */
 } pyprof_gilfree_losses;
 
 /* True: the snapshot is taken. False: ask `current_frames`. Adds to `*losses`. Only where
  * `pyprof_live_stacks_obstacle` said NULL. */
 bool pyprof_gilfree_take(const pyprof_snapshot_request *request, pyprof_gilfree_losses *losses);
+
+/* To a snapshot of `current_frames`, which sees the main interpreter only: the threads of all others, and
+ * what threads of the main one run in them. */
+void pyprof_gilfree_add_others(const pyprof_snapshot_request *request, pyprof_gilfree_losses *losses);
 
 /* Frees what is remembered from tick to tick; when the timer thread has ended. */
 void pyprof_gilfree_close(void);

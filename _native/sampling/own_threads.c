@@ -32,7 +32,8 @@ enum { RUNNING, ENDED, ABANDONED };
 /* A profiler has a timer, an exporter, and for a moment those of a restart. */
 enum { MAX_OWN_THREADS = 16 };
 static uint64_t own_tids[MAX_OWN_THREADS]; /* atomic; 0: free */
-static int64_t extra_cpu_ns;               /* atomic */
+static int64_t ended_cpu_ns;               /* atomic: of threads that have ended */
+static int64_t borrowed_cpu_ns;            /* atomic: used for pyprof on threads of the application */
 static long alive;                         /* atomic: made, and not joined or ended after `abandon` */
 
 static void enter(uint64_t tid) {
@@ -48,7 +49,8 @@ static void enter(uint64_t tid) {
 static void leave(uint64_t tid) {
     for (int i = 0; i < MAX_OWN_THREADS; i++) {
         if (__atomic_load_n(&own_tids[i], __ATOMIC_ACQUIRE) == tid) {
-            pyprof_own_threads_add_cpu_ns(pyprof_thread_cpu_ns(tid));
+            const int64_t cpu = pyprof_thread_cpu_ns(tid);
+            __atomic_add_fetch(&ended_cpu_ns, cpu < 0 ? 0 : cpu, __ATOMIC_RELAXED);
             __atomic_store_n(&own_tids[i], 0, __ATOMIC_RELEASE);
         }
     }
@@ -177,7 +179,7 @@ bool pyprof_is_own_thread(uint64_t tid) {
 }
 
 int64_t pyprof_own_threads_cpu_ns(void) {
-    int64_t total = __atomic_load_n(&extra_cpu_ns, __ATOMIC_RELAXED);
+    int64_t total = __atomic_load_n(&ended_cpu_ns, __ATOMIC_RELAXED) + pyprof_own_threads_borrowed_cpu_ns();
     for (int i = 0; i < MAX_OWN_THREADS; i++) {
         uint64_t tid = __atomic_load_n(&own_tids[i], __ATOMIC_ACQUIRE);
         int64_t cpu = tid == 0 ? -1 : pyprof_thread_cpu_ns(tid);
@@ -187,12 +189,16 @@ int64_t pyprof_own_threads_cpu_ns(void) {
 }
 
 void pyprof_own_threads_add_cpu_ns(int64_t ns) {
-    __atomic_add_fetch(&extra_cpu_ns, ns < 0 ? 0 : ns, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&borrowed_cpu_ns, ns < 0 ? 0 : ns, __ATOMIC_RELAXED);
+}
+
+int64_t pyprof_own_threads_borrowed_cpu_ns(void) {
+    return __atomic_load_n(&borrowed_cpu_ns, __ATOMIC_RELAXED);
 }
 
 void pyprof_own_threads_reset_child(void) {
     memset(own_tids, 0, sizeof(own_tids));
-    extra_cpu_ns = 0;
+    ended_cpu_ns = borrowed_cpu_ns = 0;
     alive = 0;
 }
 

@@ -9,6 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "sampling/clocks.h"
+
 enum { NS_PER_MS = 1000000 };
 
 /* What a small file holds, or NULL. */
@@ -49,59 +51,54 @@ long pyprof_native_thread_count(void) {
 
 /* -- files of threads -- */
 
-typedef enum { STAT, SCHED } file_name;
+typedef enum { STAT, SCHED, SYSCALL, FILES } file_name;
 
 static int open_of_thread(uint64_t tid, file_name name) {
+    static const char *const names[FILES] = {"stat", "sched", "syscall"};
     char path[64];
-    snprintf(path, sizeof(path), "/proc/self/task/%llu/%s", (unsigned long long)tid,
-             name == STAT ? "stat" : "sched");
+    snprintf(path, sizeof(path), "/proc/self/task/%llu/%s", (unsigned long long)tid, names[name]);
     return open(path, O_RDONLY | O_CLOEXEC);
 }
 
 static _Thread_local bool keeps_files;
 
-enum { MOST_KEPT = 32 };
+/* Ids of threads of one process are close together, so that files of these many hardly ever want one place.
+ */
+enum { MOST_KEPT_THREADS = 128 };
 
 /* Of the timer thread alone; the kernel closes them when it ends. */
 static struct {
-    struct {
-        uint64_t tid; /* 0: none */
-        file_name name;
-        int fd;
-    } files[MOST_KEPT];
-    size_t next; /* to be replaced */
-} kept;
+    uint64_t tid; /* 0: none */
+    int fd;
+} kept[MOST_KEPT_THREADS][FILES];
 
 void pyprof_proc_begin(void) {
-    memset(&kept, 0, sizeof(kept));
+    memset(kept, 0, sizeof(kept));
     keeps_files = true;
 }
 
 static int keep_open(uint64_t tid, file_name name) {
-    for (size_t i = 0; i < MOST_KEPT; i++) {
-        if (kept.files[i].tid == tid && kept.files[i].name == name) {
-            return kept.files[i].fd;
-        }
+    const size_t place = tid % MOST_KEPT_THREADS;
+    if (kept[place][name].tid == tid) {
+        return kept[place][name].fd;
     }
     const int fd = open_of_thread(tid, name);
     if (fd >= 0) {
-        const size_t place = kept.next++ % MOST_KEPT;
-        if (kept.files[place].tid != 0) {
-            close(kept.files[place].fd);
+        if (kept[place][name].tid != 0) {
+            close(kept[place][name].fd);
         }
-        kept.files[place].tid = tid;
-        kept.files[place].name = name;
-        kept.files[place].fd = fd;
+        kept[place][name].tid = tid;
+        kept[place][name].fd = fd;
     }
     return fd;
 }
 
 /* Files of a thread that is gone stay unreadable; its id may have gone to another. */
 static void close_kept(uint64_t tid) {
-    for (size_t i = 0; i < MOST_KEPT; i++) {
-        if (kept.files[i].tid == tid) {
-            close(kept.files[i].fd);
-            kept.files[i].tid = 0;
+    for (file_name name = 0; name < FILES; name++) {
+        if (kept[tid % MOST_KEPT_THREADS][name].tid == tid) {
+            close(kept[tid % MOST_KEPT_THREADS][name].fd);
+            kept[tid % MOST_KEPT_THREADS][name].tid = 0;
         }
     }
 }
@@ -118,10 +115,10 @@ static const char *read_of_thread(uint64_t tid, file_name name, char *buffer, si
     return text;
 }
 
-bool pyprof_thread_is_runnable(uint64_t tid) {
+pyprof_answer pyprof_thread_is_runnable(uint64_t tid) {
     char buffer[256];
     const char *state = after_name(read_of_thread(tid, STAT, buffer, sizeof(buffer)));
-    return state != NULL && *state == 'R';
+    return state == NULL ? PYPROF_NOT_TOLD : *state == 'R' ? PYPROF_YES : PYPROF_NO;
 }
 
 int64_t pyprof_thread_last_ran_ns(uint64_t tid) {
@@ -133,5 +130,39 @@ int64_t pyprof_thread_last_ran_ns(uint64_t tid) {
     return value != NULL && sscanf(value, ": %llu.%6llu", &ms, &ns) == 2 ? (int64_t)(ms * NS_PER_MS + ns)
                                                                          : -1;
 }
+
+/* "running", or the number of the system call and its arguments: "202 0x7f2a… 0x189 …". */
+static pyprof_waiting parse_waiting(const char *text, uint64_t *first_argument) {
+    if (text == NULL) {
+        return PYPROF_WAITS_UNKNOWN;
+    }
+    *first_argument = 0;
+    const char *argument = strchr(text, ' '); /* none in "running"; after "-1", of a page fault, the stack */
+    if (argument != NULL && text[0] != '-') {
+        *first_argument = strtoull(argument, NULL, 16);
+    }
+    return argument == NULL ? PYPROF_WAITS_NOT : PYPROF_WAITS;
+}
+
+pyprof_waiting pyprof_thread_waits(uint64_t tid, uint64_t *first_argument) {
+    char buffer[256];
+    return parse_waiting(read_of_thread(tid, SYSCALL, buffer, sizeof(buffer)), first_argument);
+}
+
+bool pyprof_waiting_is_told(void) {
+    char buffer[256];
+    uint64_t argument;
+    const int fd = open_of_thread(pyprof_own_tid(), SYSCALL);
+    const bool told = parse_waiting(read_from(fd, buffer, sizeof(buffer)), &argument) == PYPROF_WAITS &&
+                      argument == (uint64_t)fd; /* of the very call that reads this */
+    if (fd >= 0) {
+        close(fd);
+    }
+    return told;
+}
+
+enum { KEPT_COST_NS = 3000, OPENED_COST_NS = 25000 };
+
+int64_t pyprof_waiting_cost_ns(void) { return keeps_files ? KEPT_COST_NS : OPENED_COST_NS; }
 
 #endif

@@ -6,15 +6,20 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cpython/callables.h"
 #include "cpython/gil.h"
 #include "cpython/guarded_read.h"
 #include "cpython/interpreter.h"
 #include "cpython/live_stacks.h"
 #include "sampling/clocks.h"
 #include "sampling/current_frames.h"
+#include "sampling/gil_waits.h"
 #include "sampling/gilfree.h"
+#include "sampling/on_cpu.h"
+#include "sampling/proc.h"
 #include "sampling/sigterm.h"
 #include "sampling/timer_thread.h"
+#include "symbols/c_functions.h"
 #include "symbols/code_cache.h"
 #include "windows/ring.h"
 
@@ -27,6 +32,7 @@ static void reset_child(void) {
     pyprof_current_frames_reset_child();
     pyprof_gilfree_reset_child();
     pyprof_code_cache_reset_child();
+    pyprof_c_functions_reset_child();
     pyprof_ring_reset_child();
     pyprof_sigterm_reset_child();
     pyprof_timer_reset_child();
@@ -34,6 +40,7 @@ static void reset_child(void) {
 
 static void release_everything(void) {
     pyprof_code_cache_close();
+    pyprof_c_functions_close();
     pyprof_threads_close(&timer.threads);
     pyprof_gilfree_close();
     pyprof_snapshot_free(&timer.snapshot);
@@ -48,6 +55,8 @@ static void release_everything(void) {
 }
 
 static bool start_thread(void) {
+    timer.keeps_thread_state =
+        timer.gilfree_obstacle != NULL || !pyprof_thread_states_find_company(timer.interp);
     timer.thread =
         pyprof_own_thread_start(pyprof_timer_thread_run, &timer, "pyprof-timer", TIMER_STACK_BYTES);
     if (timer.thread == NULL) {
@@ -77,18 +86,17 @@ int pyprof_timer_start(const pyprof_timer_options *options) {
     timer.gilfree_obstacle = !options->gilfree             ? "turned off"
                              : timer.walk_obstacle != NULL ? timer.walk_obstacle
                                                            : pyprof_live_stacks_obstacle();
+    pyprof_callables_open();
     pyprof_gil_open(timer.interp);
     timer.random = (uint64_t)pyprof_monotonic_ns() ^ (uint64_t)getpid() << 32 ^ (uintptr_t)&options;
-    if (pyprof_code_cache_open() < 0) {
-        PyErr_SetString(PyExc_RuntimeError, "the interpreter does not tell when code objects are freed");
-        return -1;
-    }
+    pyprof_code_cache_open();
     timer.native_frame.symbol = pyprof_symbol_new("[native]", strlen("[native]"), "", 0, 0, NULL, 0);
     bool trust_clocks = pyprof_clocks_are_fine_grained();
     pyprof_stop_the_world(timer.interp); /* thread states must stay while they are listed */
     bool listed = pyprof_threads_open(&timer.threads, timer.interp, trust_clocks);
     pyprof_start_the_world(timer.interp);
-    timer.threads.patience_ns = options->period_ns / 2;
+    timer.threads.kernel_answers = options->gil && pyprof_waiting_is_told();
+    timer.gil_wait_obstacle = options->gil ? pyprof_gil_waits_obstacle(&timer.threads, timer.interp) : NULL;
     if (!listed || timer.native_frame.symbol == NULL) {
         release_everything();
         PyErr_NoMemory();
@@ -174,7 +182,8 @@ bool pyprof_timer_is_abandoned(void) { return __atomic_load_n(&timer.abandoned, 
 
 const char *pyprof_timer_gilfree_obstacle(void) {
     if (timer.thread != NULL) {
-        return timer.gilfree_obstacle; /* the proof would change what the timer works with */
+        /* The proof would change what the timer works with. */
+        return __atomic_load_n(&timer.gilfree_obstacle, __ATOMIC_RELAXED);
     }
     const char *obstacle = pyprof_raw_walk_obstacle();
     return obstacle != NULL ? obstacle : pyprof_live_stacks_obstacle();
@@ -182,33 +191,41 @@ const char *pyprof_timer_gilfree_obstacle(void) {
 
 void pyprof_timer_get_stats(pyprof_timer_stats *stats) {
     uint64_t *const from[] = {
-        &timer.stats.ticks,      &timer.stats.missed,    &timer.stats.stacks,  &timer.stats.unplaced_cpu_ns,
-        &timer.stats.overflowed, &timer.stats.windows,   &timer.stats.threads, &timer.stats.unverified,
-        &timer.stats.torn,       &timer.stats.fallbacks,
+        &timer.stats.ticks,           &timer.stats.missed,       &timer.stats.stacks,
+        &timer.stats.unplaced_cpu_ns, &timer.stats.overflowed,   &timer.stats.windows,
+        &timer.stats.threads,         &timer.stats.unverified,   &timer.stats.torn,
+        &timer.stats.fallbacks,       &timer.stats.rate_changes, &timer.stats.discarded,
+        &timer.stats.untold_gil_ns,   &timer.stats.incomplete,
     };
     uint64_t *const to[] = {
-        &stats->ticks,      &stats->missed,    &stats->stacks,  &stats->unplaced_cpu_ns,
-        &stats->overflowed, &stats->windows,   &stats->threads, &stats->unverified,
-        &stats->torn,       &stats->fallbacks,
+        &stats->ticks,         &stats->missed,     &stats->stacks,       &stats->unplaced_cpu_ns,
+        &stats->overflowed,    &stats->windows,    &stats->threads,      &stats->unverified,
+        &stats->torn,          &stats->fallbacks,  &stats->rate_changes, &stats->discarded,
+        &stats->untold_gil_ns, &stats->incomplete,
     };
     for (size_t i = 0; i < sizeof(from) / sizeof(from[0]); i++) {
         *to[i] = __atomic_load_n(from[i], __ATOMIC_RELAXED);
     }
+    const bool runs = timer.thread != NULL || timer.paused;
+    stats->period_ns = runs ? __atomic_load_n(&timer.stats.period_ns, __ATOMIC_RELAXED) : 0;
     stats->dropped_windows = pyprof_ring_dropped();
     stats->own_cpu_ns = (uint64_t)pyprof_own_threads_cpu_ns();
-    stats->bytes = pyprof_code_cache_bytes() + pyprof_gilfree_bytes() + pyprof_ring_bytes();
+    stats->bytes =
+        pyprof_code_cache_bytes() + pyprof_c_functions_bytes() + pyprof_gilfree_bytes() + pyprof_ring_bytes();
+    const char *obstacle = __atomic_load_n(&timer.gilfree_obstacle, __ATOMIC_RELAXED);
     const int reading = __atomic_load_n(&timer.reading, __ATOMIC_RELAXED);
-    if (reading == READS_FAST) {
+    if (reading == PYPROF_BY_MEMFD) {
         stats->bytes += PYPROF_FAST_READ_BYTES;
     }
-    if (timer.gilfree_obstacle == NULL && reading != 0) {
-        stats->memory_reads = reading == READS_FAST ? "memfd" : "process_vm_readv";
+    if (obstacle == NULL && reading != 0) {
+        stats->memory_reads = reading == PYPROF_BY_MEMFD              ? "memfd"
+                              : reading == PYPROF_BY_PROCESS_VM_READV ? "process_vm_readv"
+                                                                      : "/proc/self/mem";
     }
     stats->walk_obstacle = timer.walk_obstacle;
-    stats->gilfree_obstacle = timer.gilfree_obstacle;
-    stats->engine = timer.interp == NULL             ? NULL
-                    : timer.gilfree_obstacle == NULL ? "gilfree"
-                                                     : "current_frames";
+    stats->gilfree_obstacle = obstacle;
+    stats->gil_wait_obstacle = __atomic_load_n(&timer.gil_wait_obstacle, __ATOMIC_RELAXED);
+    stats->engine = timer.interp == NULL ? NULL : obstacle == NULL ? "gilfree" : "current_frames";
     stats->trusted_clocks = timer.stats.trusted_clocks;
 }
 

@@ -5,9 +5,9 @@
  * attached, by one thread at a time (the profiler's lock); they release the GIL while they wait. The timer
  * thread holds no lock while it attaches. Finished windows go to the ring.
  *
- * Gaps between ticks are independent and uniform in [1/2, 3/2] of the period, so that no loop of the
+ * Gaps between ticks are independent and uniform in [1/10, 19/10] of the period, so that no loop of the
  * application can keep step with them; a sample weighs the time (or the thread's CPU time) since the sample
- * before it.
+ * before it, so that it stays true when the governor changes the period.
  */
 #ifndef PYPROF_TIMER_H
 #define PYPROF_TIMER_H
@@ -22,19 +22,26 @@ typedef struct {
     uint32_t max_frames;
     uint32_t ring_windows;
     size_t window_bytes;
-    bool raw_walk; /* false: walk through the public C API even where the raw walk would work */
-    bool gilfree;  /* false: the `current_frames` engine even where the other would work */
+    double max_overhead; /* share of one core; see governor.h */
+    bool raw_walk;       /* false: walk through the public C API even where the raw walk would work */
+    bool gilfree;        /* false: the `current_frames` engine even where the other would work */
+    bool gil;            /* ask who holds the GIL and who waits for it */
 } pyprof_timer_options;
 
 typedef struct {
     uint64_t ticks, missed, stacks, threads, windows, unplaced_cpu_ns, overflowed, dropped_windows;
-    uint64_t unverified, torn; /* see gilfree.h */
-    uint64_t fallbacks;        /* times that `gilfree` left the snapshot to `current_frames` */
+    uint64_t discarded;                    /* of those missed: no engine could read what had to be read */
+    uint64_t unverified, incomplete, torn; /* see gilfree.h */
+    uint64_t period_ns;                    /* now; 0: not running */
+    uint64_t rate_changes;                 /* by the governor */
+    uint64_t fallbacks;                    /* times that `gilfree` left the snapshot to `current_frames` */
+    uint64_t untold_gil_ns;                /* wall time of threads that may have waited for the GIL, or not */
     uint64_t own_cpu_ns, bytes;
-    const char *walk_obstacle;    /* NULL: the raw walk is in use */
-    const char *gilfree_obstacle; /* NULL: the engine is in use */
-    const char *engine;           /* in use, or last used; NULL: none yet */
-    const char *memory_reads;     /* how `gilfree` reads; NULL: it is not in use */
+    const char *walk_obstacle;     /* NULL: the raw walk is in use */
+    const char *gilfree_obstacle;  /* NULL: the engine is in use */
+    const char *gil_wait_obstacle; /* NULL: it is told who waits for the GIL, or nobody has asked */
+    const char *engine;            /* in use, or last used; NULL: none yet */
+    const char *memory_reads;      /* how `gilfree` reads; NULL: it is not in use */
     bool trusted_clocks;
 } pyprof_timer_stats;
 

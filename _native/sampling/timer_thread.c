@@ -2,20 +2,21 @@
 #ifndef PYPROF_PORTABLE
 #include "sampling/timer_thread.h"
 
-#include <stdlib.h>
-
 #include "cpython/gil.h"
 #include "cpython/guarded_read.h"
 #include "cpython/interpreter.h"
+#include "cpython/live_stacks.h"
 #include "sampling/charge.h"
 #include "sampling/clocks.h"
 #include "sampling/current_frames.h"
+#include "sampling/gil_waits.h"
 #include "sampling/gilfree.h"
+#include "sampling/merge.h"
+#include "sampling/on_cpu.h"
 #include "sampling/proc.h"
 #include "sampling/sigterm.h"
+#include "sampling/thread_lists.h"
 #include "windows/ring.h"
-
-static void count(uint64_t *counter, uint64_t n) { __atomic_add_fetch(counter, n, __ATOMIC_RELAXED); }
 
 /* splitmix64 (Steele, Lea, Flood 2014). */
 static uint64_t next_random(pyprof_timer *timer) {
@@ -30,16 +31,22 @@ static uint64_t next_random(pyprof_timer *timer) {
 enum { SHORTEST_GAP = 1, LONGEST_GAP = 19 }; /* tenths of the period */
 
 static int64_t next_gap(pyprof_timer *timer) {
-    const int64_t shortest = timer->options.period_ns * SHORTEST_GAP / 10;
-    const int64_t longest = timer->options.period_ns * LONGEST_GAP / 10;
+    const int64_t shortest = timer->governor.period_ns * SHORTEST_GAP / 10;
+    const int64_t longest = timer->governor.period_ns * LONGEST_GAP / 10;
     return shortest + (int64_t)(next_random(timer) % (uint64_t)(longest - shortest + 1));
 }
 
-/* Some ticks are put off, so gaps are longer on average than they were meant to be. */
+/* Some ticks are put off, so gaps are longer on average than they were meant to be; by a factor that stays
+ * when the period changes. */
 enum { GAPS_TO_AVERAGE = 256 };
 
 static void learn_gap(pyprof_timer *timer, int64_t gap_ns) {
-    timer->mean_gap_ns += (gap_ns - timer->mean_gap_ns) / GAPS_TO_AVERAGE;
+    const double stretch = (double)gap_ns / (double)timer->governor.period_ns;
+    timer->gap_stretch += (stretch - timer->gap_stretch) / GAPS_TO_AVERAGE;
+}
+
+static int64_t longest_gap(const pyprof_timer *timer) {
+    return (int64_t)(timer->gap_stretch * (double)timer->governor.period_ns * LONGEST_GAP / 10);
 }
 
 /* -- the window -- */
@@ -48,7 +55,19 @@ static void begin_window(pyprof_timer *timer, int64_t now) {
     timer->window = pyprof_window_new(timer->options.window_bytes);
     timer->window_start_ns = now;
     timer->window_start_unix_ns = pyprof_unix_ns();
+    timer->window_ticks = 0;
+    timer->window_rate_changes = timer->stats.rate_changes;
     pyprof_threads_forget_stacks(&timer->threads);
+}
+
+/* The mean gap: what was asked for, where the whole window had one period, for the rest is chance. */
+static int64_t window_period(const pyprof_timer *timer, int64_t duration_ns) {
+    const pyprof_governor *governor = &timer->governor;
+    if (timer->stats.rate_changes == timer->window_rate_changes || timer->window_ticks == 0) {
+        return governor->period_ns;
+    }
+    const int64_t mean = duration_ns / (int64_t)timer->window_ticks;
+    return mean > governor->wanted_ns ? mean : governor->wanted_ns;
 }
 
 static void finish_window(pyprof_timer *timer, int64_t now) {
@@ -57,14 +76,15 @@ static void finish_window(pyprof_timer *timer, int64_t now) {
         for (size_t i = 0; i < timer->threads.count; i++) {
             unplaced += (uint64_t)pyprof_charge_rest(&timer->threads.items[i], timer->window, 0);
         }
-        count(&timer->stats.unplaced_cpu_ns, unplaced);
+        pyprof_count(&timer->stats.unplaced_cpu_ns, unplaced);
         pyprof_window_info *info = pyprof_window_get_info(timer->window);
         info->start_ns = timer->window_start_unix_ns;
         info->duration_ns = now - timer->window_start_ns;
-        info->period_ns = timer->options.period_ns;
+        info->period_ns = window_period(timer, info->duration_ns);
+        info->wanted_period_ns = timer->options.period_ns;
         info->unplaced_cpu_ns = unplaced;
-        count(&timer->stats.overflowed, info->overflowed);
-        count(&timer->stats.windows, 1);
+        pyprof_count(&timer->stats.overflowed, info->overflowed);
+        pyprof_count(&timer->stats.windows, 1);
         pyprof_ring_push(timer->window);
         timer->window = NULL;
     }
@@ -72,74 +92,13 @@ static void finish_window(pyprof_timer *timer, int64_t now) {
 }
 
 static void count_missed(pyprof_timer *timer, uint64_t ticks) {
-    count(&timer->stats.missed, ticks);
+    pyprof_count(&timer->stats.missed, ticks);
     if (timer->window != NULL) {
         pyprof_window_get_info(timer->window)->missed += ticks;
     }
 }
 
 /* -- one tick -- */
-
-/* The threads of the snapshot become the known ones; the CPU time of those that are gone is settled. `share`:
- * how much of the time between the reading of the clocks and the snapshot this tick may place. */
-static bool merge_snapshot(pyprof_timer *timer, int64_t wall_ns, double share) {
-    const pyprof_snapshot *snapshot = &timer->snapshot;
-    pyprof_threads *known = &timer->threads;
-    pyprof_thread *items = malloc((snapshot->thread_count + 1) * sizeof(*items));
-    if (items == NULL) {
-        return false;
-    }
-    size_t kept = 0;
-    uint64_t left_out = timer->last_left_out;
-    for (size_t i = 0; i < snapshot->thread_count; i++) {
-        const pyprof_thread_view *view = &snapshot->threads[i];
-        pyprof_thread *item = &items[kept];
-        size_t old = pyprof_threads_find(known, &view->key, i);
-        if (old < known->count) {
-            *item = known->items[old];
-            known->items[old].key.tstate = NULL; /* taken over */
-            item->on_cpu &= !view->moved_on;
-            if (view->clock_ns > item->clock_ns) {
-                int64_t meanwhile = view->clock_ns - item->clock_ns;
-                item->certain_ns = (int64_t)(share * (double)meanwhile);
-                item->placeable_ns += item->certain_ns;
-                item->clock_ns = view->clock_ns;
-            }
-        } else {
-            *item = pyprof_new_thread(&view->key, wall_ns, view->on_cpu);
-            /* It has begun since the tick was due. Ticks come later between two threads, where a nap is
-             * needed, than while one works; so they would find more of a thread's beginning than there is. */
-            if (item->clock_ns < timer->late_ns && view->key.unique_id > timer->last_left_out) {
-                left_out = view->key.unique_id > left_out ? view->key.unique_id : left_out;
-                timer->snapshot.has_starting = true;
-                continue;
-            }
-        }
-        if (view->walked) {
-            item->in_python = view->depth > 0;
-            item->stack = item->in_python
-                              ? pyprof_window_intern(timer->window, snapshot->frames + view->first_frame,
-                                                     view->depth, view->truncated)
-                              : pyprof_window_intern(timer->window, &timer->native_frame, 1, false);
-            item->stack_is_current = true;
-            count(&timer->stats.stacks, 1);
-        }
-        kept++;
-    }
-    for (size_t i = 0; i < known->count; i++) {
-        if (known->items[i].key.tstate != NULL) {
-            count(&timer->stats.unplaced_cpu_ns,
-                  (uint64_t)pyprof_charge_ended(&known->items[i], timer->window, wall_ns,
-                                                timer->mean_gap_ns * LONGEST_GAP / 10));
-        }
-    }
-    free(known->items);
-    known->items = items;
-    timer->last_left_out = left_out;
-    known->count = kept;
-    known->capacity = snapshot->thread_count;
-    return true;
-}
 
 /* Deadlines that have passed by `now` count as ticks; all but the first were missed. The last of them, or 0.
  */
@@ -151,7 +110,8 @@ static int64_t pass_deadlines(pyprof_timer *timer, int64_t now, bool first_is_mi
         passed++;
     }
     timer->pending_ticks += passed;
-    count(&timer->stats.ticks, passed);
+    timer->window_ticks += passed;
+    pyprof_count(&timer->stats.ticks, passed);
     count_missed(timer, passed - (passed > 0 && !first_is_missed));
     return last;
 }
@@ -165,23 +125,37 @@ static bool may_fall_back(pyprof_timer *timer) {
 }
 
 static void note_how_it_reads(pyprof_timer *timer) {
-    __atomic_store_n(&timer->reading, pyprof_reads_fast() ? READS_FAST : READS_SLOWLY, __ATOMIC_RELAXED);
+    __atomic_store_n(&timer->reading, pyprof_way_of_reading_memory(), __ATOMIC_RELAXED);
+}
+
+static void count_losses(pyprof_timer *timer, const pyprof_gilfree_losses *losses) {
+    pyprof_count(&timer->stats.unverified, losses->unverified);
+    pyprof_count(&timer->stats.incomplete, losses->incomplete);
+    pyprof_count(&timer->stats.torn, losses->torn);
 }
 
 static bool take_snapshot(pyprof_timer *timer, const pyprof_snapshot_request *request) {
+    if (timer->gilfree_obstacle == NULL) {
+        const char *obstacle = pyprof_evaluation_obstacle(timer->interp);
+        __atomic_store_n(&timer->gilfree_obstacle, obstacle, __ATOMIC_RELAXED);
+    }
     if (timer->gilfree_obstacle != NULL) {
-        return pyprof_current_frames_take(request, timer->own);
+        return pyprof_current_frames_take(request, timer->kept);
     }
     pyprof_gilfree_losses losses = {0};
     bool taken = pyprof_gilfree_take(request, &losses);
-    count(&timer->stats.unverified, losses.unverified);
-    count(&timer->stats.torn, losses.torn);
+    count_losses(timer, &losses);
     note_how_it_reads(timer);
     if (taken) {
         timer->gilfree_failures = 0;
     } else if (may_fall_back(timer)) {
-        count(&timer->stats.fallbacks, 1);
-        taken = pyprof_current_frames_take(request, timer->own);
+        pyprof_count(&timer->stats.fallbacks, 1);
+        taken = pyprof_current_frames_take(request, timer->kept);
+        if (taken) {
+            pyprof_gilfree_losses of_others = {0};
+            pyprof_gilfree_add_others(request, &of_others);
+            count_losses(timer, &of_others);
+        }
     }
     return taken;
 }
@@ -201,59 +175,139 @@ static int64_t look(pyprof_timer *timer, int64_t now, const void *gil_holder) {
         .known = &timer->threads,
         .asked_ns = pyprof_monotonic_ns(),
         .gil_holder = gil_holder,
+        .gil_mark = pyprof_gil_mark_now(timer->interp),
+        .asked = &timer->threads,
+        .asks_of_new = pyprof_threads_ask_of_new(&timer->threads, next_random(timer)),
     };
     if (timer->window == NULL || !take_snapshot(timer, &request)) {
         return 0;
     }
     const int64_t asked = request.asked_ns, taken = timer->snapshot.taken_ns;
-    int64_t last = pass_deadlines(timer, taken, true);
+    const int64_t last = taken - asked > PYPROF_LATE_NS ? pass_deadlines(timer, taken, true) : 0;
     int64_t until = last > now ? last : now;
     double share = until > asked && taken > asked ? (double)(until - asked) / (double)(taken - asked) : 0;
-    return merge_snapshot(timer, until - timer->last_tick_ns, share) ? until : 0;
+    return pyprof_merge_snapshot(timer, until - timer->last_tick_ns, share, longest_gap(timer)) ? until : 0;
 }
+
+/* -- the GIL -- */
+
+/* Who has it, and who waits for it. NULL: nobody has, or it is not wanted. */
+static const void *look_at_gil(pyprof_timer *timer, const void *gil_holder) {
+    if (!timer->options.gil) {
+        return NULL;
+    }
+    const void *holder = pyprof_is_free_threaded() ? pyprof_gil_holder_if_on(timer->interp) : gil_holder;
+    if (timer->gil_wait_obstacle == NULL) {
+        const pyprof_gil_tick tick = {
+            .interp = timer->interp,
+            .holder = holder,
+            .period_ns = timer->options.period_ns,
+            .chance = next_random(timer),
+        };
+        const char *obstacle = pyprof_gil_waits_decide(&timer->threads, &tick);
+        __atomic_store_n(&timer->gil_wait_obstacle, obstacle, __ATOMIC_RELAXED);
+    }
+    return holder;
+}
+
+static void charge_threads(pyprof_timer *timer, int64_t wall_ns) {
+    int64_t untold_ns = 0;
+    for (size_t i = 0; i < timer->threads.count; i++) {
+        pyprof_thread *thread = &timer->threads.items[i];
+        untold_ns += pyprof_untold_gil_ns(thread, wall_ns);
+        pyprof_charge_sample(thread, timer->window, wall_ns, timer->pending_ticks);
+    }
+    if (timer->options.gil && timer->gil_wait_obstacle == NULL) {
+        pyprof_count(&timer->stats.untold_gil_ns, (uint64_t)untold_ns);
+    }
+}
+
+/* `current_frames` alone knows of no other interpreter. */
+static uint64_t mark_threads(pyprof_timer *timer) {
+    return timer->gilfree_obstacle == NULL ? pyprof_thread_lists_mark(timer->interp, &timer->threads)
+                                           : (uintptr_t)pyprof_newest_thread(timer->interp);
+}
+
+/* Deadlines that come so shortly after another one are met one after the other. */
+enum { SOON_AFTER_NS = 100000 };
 
 static void tick(pyprof_timer *timer, int64_t now) {
     const int64_t due = timer->deadline_ns;
     timer->late_ns = now - due;
-    pass_deadlines(timer, now, false);
+    pass_deadlines(timer, due > now - SOON_AFTER_NS ? due : now - SOON_AFTER_NS, false);
+    uint64_t mark = mark_threads(timer);
     const void *gil_holder = pyprof_threads_gil_holder(&timer->threads, timer->interp);
-    const void *newest = pyprof_newest_thread(timer->interp);
-    bool changed = pyprof_threads_read_clocks(&timer->threads, gil_holder) || newest != timer->newest_thread;
+    bool changed = pyprof_threads_read_clocks(&timer->threads, gil_holder) || mark != timer->thread_mark;
     const pyprof_doubt doubt = pyprof_threads_doubt(&timer->threads, gil_holder, next_random(timer));
     if (doubt != PYPROF_NO_DOUBT && !pyprof_threads_ask_who_was_preempted(&timer->threads) &&
         doubt == PYPROF_NOBODY_PRESUMED) {
         bool punctual = pyprof_nap();
         timer->late_ns = pyprof_monotonic_ns() - due;
+        mark = mark_threads(timer);
         gil_holder = pyprof_threads_gil_holder(&timer->threads, timer->interp);
-        newest = pyprof_newest_thread(timer->interp);
         pyprof_threads_read_clocks_again(&timer->threads, gil_holder, punctual);
     }
+    pyprof_threads_share_cpus(&timer->threads);
+    pyprof_threads_weigh(&timer->threads, gil_holder, next_random(timer));
+    const void *told_holder = look_at_gil(timer, gil_holder);
     if (timer->window == NULL) {
         begin_window(timer, now); /* there was no memory for it */
     }
     if (changed) {
         now = look(timer, now, gil_holder);
         if (now == 0) {
+            pyprof_count(&timer->stats.discarded, 1);
             count_missed(timer, 1);
             return; /* the next sample carries this tick's weight */
         }
-        timer->newest_thread = timer->snapshot.has_starting ? NULL : newest; /* NULL: look again */
+        timer->thread_mark = timer->snapshot.has_starting ? 0 : mark;
         if (timer->threads.count == 0) {
             __atomic_store_n(&timer->abandoned, true, __ATOMIC_RELEASE);
         }
     }
     int64_t wall_ns = now - timer->last_tick_ns;
-    for (size_t i = 0; i < timer->threads.count; i++) {
-        pyprof_thread *thread = &timer->threads.items[i];
-        if (thread->in_python || thread->on_cpu) { /* a thread of C code that waits is none of ours */
-            pyprof_charge_sample(thread, timer->window, wall_ns, timer->pending_ticks);
-        }
+    if (timer->options.gil) {
+        pyprof_gil_waits_settle(&timer->threads, told_holder);
     }
+    charge_threads(timer, wall_ns);
     learn_gap(timer, wall_ns);
     pyprof_window_get_info(timer->window)->ticks++;
     __atomic_store_n(&timer->stats.threads, timer->threads.count, __ATOMIC_RELAXED);
     timer->last_tick_ns = now;
     timer->pending_ticks = 0;
+}
+
+/* -- how often -- */
+
+static pyprof_usage read_usage(const pyprof_timer *timer, int64_t now) {
+    const int64_t by_timer = pyprof_thread_cpu_ns(pyprof_own_tid());
+    return (pyprof_usage){
+        .now_ns = now,
+        .sampling_ns = by_timer + pyprof_own_threads_borrowed_cpu_ns(),
+        .own_ns = pyprof_own_threads_cpu_ns(),
+        .ticks = timer->stats.ticks,
+    };
+}
+
+/* Everything that goes by the length of a gap. */
+static void apply_period(pyprof_timer *timer) {
+    timer->threads.patience_ns = timer->governor.period_ns / 2;
+    __atomic_store_n(&timer->stats.period_ns, (uint64_t)timer->governor.period_ns, __ATOMIC_RELAXED);
+}
+
+/* After a tick, and for the gap after it as well: so that a gap is drawn from one distribution, the one which
+ * what happens at its end reckons with. */
+static void govern(pyprof_timer *timer) {
+    const int64_t now = pyprof_monotonic_ns();
+    if (!pyprof_governor_is_due(&timer->governor, now)) {
+        return;
+    }
+    const pyprof_usage usage = read_usage(timer, now);
+    if (pyprof_governor_review(&timer->governor, &usage)) {
+        apply_period(timer);
+        pyprof_count(&timer->stats.rate_changes, 1);
+        timer->deadline_ns = now + next_gap(timer);
+    }
 }
 
 /* -- from the first tick to the last -- */
@@ -269,10 +323,12 @@ static bool is_late(pyprof_timer *timer, int64_t late_ns) {
 }
 
 void pyprof_timer_thread_prepare(pyprof_timer *timer) {
+    pyprof_governor_init(&timer->governor, timer->options.period_ns, timer->options.max_overhead);
+    apply_period(timer);
     timer->last_tick_ns = pyprof_monotonic_ns();
     timer->deadline_ns = timer->last_tick_ns + next_gap(timer);
     timer->usual_late_ns = FIRST_USUAL_NS;
-    timer->mean_gap_ns = timer->options.period_ns;
+    timer->gap_stretch = 1;
     timer->last_left_out = 0;
     begin_window(timer, timer->last_tick_ns);
 }
@@ -280,8 +336,8 @@ void pyprof_timer_thread_prepare(pyprof_timer *timer) {
 /* A tick that came due while this thread did not have the CPU has lost its random moment: it would find the
  * application where that made way, in a system call or going to sleep. So the next one carries its weight;
  * but not for ever, if the machine is that busy. */
-static bool put_off(pyprof_timer *timer, int64_t now) {
-    const bool late = is_late(timer, now - timer->deadline_ns);
+static bool put_off(pyprof_timer *timer, int64_t now, int64_t free_since) {
+    const bool late = timer->deadline_ns > free_since && is_late(timer, now - timer->deadline_ns);
     timer->put_off = late && timer->put_off < MOST_PUT_OFF ? timer->put_off + 1 : 0;
     if (timer->put_off > 0) {
         pass_deadlines(timer, now, true);
@@ -291,6 +347,9 @@ static bool put_off(pyprof_timer *timer, int64_t now) {
 
 static void run_until_stopped(pyprof_timer *timer) {
     int64_t window_end = timer->window_start_ns + timer->options.window_ns;
+    const pyprof_usage usage = read_usage(timer, pyprof_monotonic_ns());
+    pyprof_governor_begin(&timer->governor, &usage);
+    int64_t free_since = 0; /* from the ticks before */
     for (;;) {
         uint32_t commands = __atomic_load_n(&timer->commands, __ATOMIC_ACQUIRE);
         if (__atomic_load_n(&timer->stop_wanted, __ATOMIC_ACQUIRE) || timer->abandoned ||
@@ -311,9 +370,12 @@ static void run_until_stopped(pyprof_timer *timer) {
             pyprof_ring_wake();
         }
         if (now < timer->deadline_ns) {
-            pyprof_futex_wait(&timer->commands, commands, timer->deadline_ns);
-        } else if (!put_off(timer, now)) {
+            const int64_t next = timer->deadline_ns < window_end ? timer->deadline_ns : window_end;
+            pyprof_futex_wait(&timer->commands, commands, next);
+        } else if (!put_off(timer, now, free_since)) {
             tick(timer, now);
+            govern(timer);
+            free_since = pyprof_monotonic_ns();
         }
     }
 }
@@ -325,7 +387,8 @@ static void settle_everything(pyprof_timer *timer, int64_t now) {
     }
     pyprof_threads_read_clocks(&timer->threads, NULL);
     for (size_t i = 0; i < timer->threads.count; i++) {
-        pyprof_charge_rest(&timer->threads.items[i], timer->window, now - timer->last_tick_ns);
+        pyprof_thread *thread = &timer->threads.items[i];
+        pyprof_charge_rest(thread, timer->window, now - timer->last_tick_ns + thread->owed_wall_ns);
     }
     timer->last_tick_ns = now;
 }
@@ -344,16 +407,14 @@ void pyprof_timer_thread_run(void *argument) {
         pyprof_read_memory_begin();
     }
     note_how_it_reads(timer);
-    timer->own = pyprof_current_frames_attachable(timer->interp);
+    timer->kept = timer->keeps_thread_state ? pyprof_current_frames_keep(timer->interp) : NULL;
     pyprof_own_thread_is_attachable();
-    if (timer->own != NULL) {
-        run_until_stopped(timer);
-        if (!timer->paused) {
-            pyprof_timer_thread_finish(timer);
-            pyprof_ring_wake();
-        }
-        pyprof_current_frames_end(timer->own);
+    run_until_stopped(timer);
+    if (!timer->paused) {
+        pyprof_timer_thread_finish(timer);
+        pyprof_ring_wake();
     }
+    pyprof_current_frames_drop(timer->kept);
     pyprof_read_memory_end();
     __atomic_store_n(&timer->reading, 0, __ATOMIC_RELAXED);
 }

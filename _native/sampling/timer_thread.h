@@ -11,21 +11,20 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "sampling/governor.h"
 #include "sampling/own_threads.h"
 #include "sampling/snapshot.h"
 #include "sampling/threads.h"
 #include "sampling/timer.h"
 #include "windows/window.h"
 
-/* How the thread reads memory; 0: it does not run. */
-enum { READS_SLOWLY = 1, READS_FAST };
-
 typedef struct {
     /* Immutable while the thread runs. */
     pyprof_timer_options options;
     PyInterpreterState *interp;
     pyprof_own_thread *thread; /* NULL: not running */
-    const char *walk_obstacle, *gilfree_obstacle;
+    const char *walk_obstacle;
+    bool keeps_thread_state;
 
     /* Written by others, read by the thread. */
     uint32_t commands;               /* atomic, futex: goes up with every wish */
@@ -33,13 +32,15 @@ typedef struct {
     bool paused; /* set before the thread is told to stop; then it leaves everything as it is */
 
     /* Written by the thread, read by others. */
-    uint32_t rotations;       /* atomic, futex */
-    bool abandoned;           /* atomic */
-    int reading;              /* atomic: READS_… */
-    pyprof_timer_stats stats; /* each field atomic */
+    uint32_t rotations;            /* atomic, futex */
+    bool abandoned;                /* atomic */
+    const char *gilfree_obstacle;  /* atomic: may come up while it runs */
+    int reading;                   /* atomic: pyprof_way_of_reading; 0: the thread does not run */
+    const char *gil_wait_obstacle; /* atomic */
+    pyprof_timer_stats stats;      /* each field atomic */
 
     /* The thread's own. */
-    PyThreadState *own;
+    PyThreadState *kept; /* NULL: each snapshot that needs one makes it */
     pyprof_threads threads;
     pyprof_snapshot snapshot;
     pyprof_window *window;
@@ -49,15 +50,23 @@ typedef struct {
     int64_t deadline_ns;  /* of the next tick */
     int64_t window_start_ns;
     int64_t window_start_unix_ns;
-    const void *newest_thread;
+    uint64_t thread_mark;   /* of the last snapshot; 0: look again */
     uint64_t pending_ticks; /* since the last sample */
     unsigned put_off;       /* ticks in a row that were due and left to the next */
     int64_t late_ns;        /* from when the tick under way was due to when it looks */
     uint64_t last_left_out; /* the newest thread that had begun too late for its first tick */
     int64_t usual_late_ns;
-    int64_t mean_gap_ns;       /* between ticks that were taken */
-    unsigned gilfree_failures; /* in a row */
+    pyprof_governor governor;     /* its period is the one from which the gap under way was drawn */
+    double gap_stretch;           /* between ticks that were taken, mean of gap over period */
+    uint64_t window_ticks;        /* that were due in this window */
+    uint64_t window_rate_changes; /* before it */
+    unsigned gilfree_failures;    /* in a row */
 } pyprof_timer;
+
+/* Counts something in the statistics. */
+static inline void pyprof_count(uint64_t *counter, uint64_t n) {
+    __atomic_add_fetch(counter, n, __ATOMIC_RELAXED);
+}
 
 /* The first window, and the first deadline: time counts from now on. */
 void pyprof_timer_thread_prepare(pyprof_timer *timer);

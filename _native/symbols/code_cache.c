@@ -19,6 +19,7 @@ static struct {
     size_t capacity; /* power of two, or 0 */
     size_t used;
     size_t bytes;                   /* atomic */
+    bool is_stale;                  /* to be emptied by the next snapshot */
     bool changing;                  /* in the child of a fork: half done */
     pyprof_death_mark settled;      /* deaths before this one are not in the table any more */
     const void *new_code[MOST_NEW]; /* since the last walk */
@@ -91,6 +92,7 @@ static void forget(const void *code) {
         if (found->code != NULL) {
             count_bytes(0, found->symbol->bytes);
             pyprof_symbol_release(found->symbol);
+            pyprof_free_call_sites(found->shape.call_sites);
             empty_slot((size_t)(found - cache.entries));
         }
     }
@@ -100,6 +102,7 @@ static void forget_everything(void) {
     for (size_t i = 0; i < cache.capacity; i++) {
         if (cache.entries[i].code != NULL) {
             pyprof_symbol_release(cache.entries[i].symbol);
+            pyprof_free_call_sites(cache.entries[i].shape.call_sites);
         }
     }
     free(cache.entries);
@@ -108,7 +111,7 @@ static void forget_everything(void) {
     __atomic_store_n(&cache.bytes, 0, __ATOMIC_RELAXED);
 }
 
-int pyprof_code_cache_open(void) { return pyprof_watch_code_deaths(pyprof_note_death); }
+void pyprof_code_cache_open(void) { pyprof_watch_code_deaths(pyprof_note_death); }
 
 void pyprof_code_cache_close(void) {
     pyprof_unwatch_code_deaths();
@@ -128,14 +131,18 @@ void pyprof_code_cache_reset_child(void) {
 
 void pyprof_code_cache_begin_snapshot(void) {
     begin_change();
-    if (!pyprof_settle_deaths(&cache.settled, forget)) {
+    if (!pyprof_settle_deaths(&cache.settled, forget) || cache.is_stale) {
         forget_everything();
+        cache.is_stale = false;
     }
     end_change();
 }
 
+void pyprof_code_cache_forget(void) { cache.is_stale = true; }
+
 size_t pyprof_code_cache_bytes(void) {
-    return __atomic_load_n(&cache.bytes, __ATOMIC_RELAXED) + pyprof_copied_code_bytes();
+    return __atomic_load_n(&cache.bytes, __ATOMIC_RELAXED) + pyprof_copied_code_bytes() +
+           pyprof_call_sites_bytes();
 }
 
 /* UTF-8 of a str, with `\udcXX` for a lone surrogate, which UTF-8 cannot say. Returns the size; writes where

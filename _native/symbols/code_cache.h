@@ -4,8 +4,8 @@
  * by who takes a snapshot for it with the GIL or with the world stopped, while it waits. `open` and `close`
  * are called attached, when there is no timer thread.
  *
- * The death of a code object is reported on the thread that frees it (with the GIL; on free-threaded builds
- * possibly on several threads at once): that only notes its address. Every snapshot begins with forgetting
+ * The death of a code object, of whichever interpreter, is reported on the thread that frees it, possibly on
+ * several at once: that only notes its address. Every snapshot begins with forgetting
  * what has died, and asks, before it believes what it has read without the GIL, whether any of that has died
  * since: so an address that CPython uses again never gets its predecessor's name. Where more has died than
  * could be noted, everything is forgotten.
@@ -23,12 +23,15 @@
 #include "cpython/interpreter.h"
 #include "symbols/symbol.h"
 
-/* Begin and end watching deaths. -1 where that is impossible; end empties the cache. */
-int pyprof_code_cache_open(void);
+/* Begin and end watching deaths; end empties the cache. */
+void pyprof_code_cache_open(void);
 void pyprof_code_cache_close(void);
 
 /* Called first in every snapshot: forgets what died. Symbols that were borrowed before are valid no more. */
 void pyprof_code_cache_begin_snapshot(void);
+
+/* Code objects may have gone without a death: the next snapshot begins with an empty cache. */
+void pyprof_code_cache_forget(void);
 
 /* With the GIL or the world stopped: the symbol of a live code object; borrowed. NULL without memory. */
 pyprof_symbol *pyprof_code_cache_get(PyCodeObject *code);

@@ -28,6 +28,8 @@ typedef enum {
     PYPROF_CPU_SAMPLES,
     PYPROF_CPU_NS,
     PYPROF_WALL_NS,
+    PYPROF_GIL_HELD_NS,
+    PYPROF_GIL_WAIT_NS,
     PYPROF_COLUMNS,
 } pyprof_column;
 
@@ -39,7 +41,8 @@ typedef struct {
 typedef struct {
     int64_t start_ns; /* Unix time */
     int64_t duration_ns;
-    int64_t period_ns;
+    int64_t period_ns;        /* mean gap between ticks; */
+    int64_t wanted_period_ns; /* what it is where nothing lowers the rate; 0: not known */
     uint64_t ticks;
     uint64_t missed;          /* ticks that found no snapshot; their weight is in the next sample */
     uint64_t overflowed;      /* samples in [overflow]; kept by the window itself */

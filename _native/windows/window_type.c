@@ -252,12 +252,14 @@ static void free_stack(stack_arguments *stack) {
 }
 
 static PyObject *window_add(WindowObject *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"stack", "samples", "cpu_samples", "cpu_ns", "wall_ns", "truncated", NULL};
+    static char *names[] = {"stack",       "samples",     "cpu_samples", "cpu_ns", "wall_ns",
+                            "gil_held_ns", "gil_wait_ns", "truncated",   NULL};
     PyObject *iterable, *columns[PYPROF_COLUMNS] = {NULL};
     int truncated = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$OOOOp:add", names, &iterable, &columns[PYPROF_SAMPLES],
-                                     &columns[PYPROF_CPU_SAMPLES], &columns[PYPROF_CPU_NS],
-                                     &columns[PYPROF_WALL_NS], &truncated)) {
+    if (!PyArg_ParseTupleAndKeywords(
+            args, kwargs, "O|$OOOOOOp:add", names, &iterable, &columns[PYPROF_SAMPLES],
+            &columns[PYPROF_CPU_SAMPLES], &columns[PYPROF_CPU_NS], &columns[PYPROF_WALL_NS],
+            &columns[PYPROF_GIL_HELD_NS], &columns[PYPROF_GIL_WAIT_NS], &truncated)) {
         return NULL;
     }
     pyprof_values values = {0};
@@ -346,6 +348,10 @@ static PyObject *window_period_ns(WindowObject *self, void *Py_UNUSED(closure)) 
     return PyLong_FromLongLong(read_info(self).period_ns);
 }
 
+static PyObject *window_wanted_period_ns(WindowObject *self, void *Py_UNUSED(closure)) {
+    return PyLong_FromLongLong(read_info(self).wanted_period_ns);
+}
+
 static PyObject *window_stacks(WindowObject *self, void *Py_UNUSED(closure)) {
     lock_window(self);
     size_t stacks = pyprof_window_stack_count(self->window);
@@ -409,6 +415,8 @@ static PyGetSetDef window_properties[] = {
     {"start_ns", (getter)window_start_ns, NULL, PyDoc_STR("Start, nanoseconds of Unix time."), NULL},
     {"duration_ns", (getter)window_duration_ns, NULL, PyDoc_STR("Duration, nanoseconds."), NULL},
     {"period_ns", (getter)window_period_ns, NULL, PyDoc_STR("Sampling period, nanoseconds."), NULL},
+    {"wanted_period_ns", (getter)window_wanted_period_ns, NULL,
+     PyDoc_STR("What the period is where nothing lowers the rate; 0 if not known."), NULL},
     {"stacks", (getter)window_stacks, NULL, PyDoc_STR("Number of distinct stacks, [overflow] apart."), NULL},
     {"bytes", (getter)window_bytes, NULL, PyDoc_STR("Memory the window holds, bytes."), NULL},
     {"counters", (getter)window_counters, NULL, PyDoc_STR("Ticks and losses of this window."), NULL},

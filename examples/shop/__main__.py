@@ -6,26 +6,32 @@ import signal
 import tempfile
 from pathlib import Path
 
-from werkzeug.serving import WSGIRequestHandler, make_server
+from flask import Flask
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from . import create_app
 
 
 class KeepAliveHandler(WSGIRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # the body, a second write, must not wait for an answer to the first
 
 
 def end(signum: int, frame: object) -> None:
     raise SystemExit(0)
 
 
-def serve(port: int, database: Path) -> None:
-    """Serve on the loopback until SIGTERM or SIGINT; the address is the first line of stdout."""
-    server = make_server(
-        "127.0.0.1", port, create_app(database), threaded=True, request_handler=KeepAliveHandler
-    )
+def make_shop_server(port: int, app: Flask) -> BaseWSGIServer:
+    """On the loopback, with a thread for each connection."""
+    server = make_server("127.0.0.1", port, app, threaded=True, request_handler=KeepAliveHandler)
     # Connections that clients keep open must not hold up the exit.
     server.daemon_threads = True  # type: ignore[attr-defined]
+    return server
+
+
+def serve(port: int, database: Path) -> None:
+    """Serve on the loopback until SIGTERM or SIGINT; the address is the first line of stdout."""
+    server = make_shop_server(port, create_app(database))
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
     print(f"http://127.0.0.1:{server.server_port}", flush=True)

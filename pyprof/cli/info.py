@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 import sysconfig
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 
@@ -16,6 +17,9 @@ from pyprof.config import OPTIONS, Config, program_name
 from pyprof.pprof import printable
 
 __all__ = ["argument_parser", "main"]
+
+LONGEST_START = 5.0
+"""Seconds until the timer thread has had the CPU for the first time."""
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -97,7 +101,23 @@ def _engine(config: Config) -> str:
         return "current_frames"
     obstacle = _native.gilfree_obstacle()
     chosen = " (auto)" if config.engine == "auto" else ""
-    return f"gilfree{chosen}" if obstacle is None else f"current_frames{chosen}: no gilfree, {obstacle}"
+    if obstacle is not None:
+        return f"current_frames{chosen}: no gilfree, {obstacle}"
+    return f"gilfree{chosen}, memory read by {_memory_reads()}"
+
+
+def _memory_reads() -> str:
+    """As the timer thread of a short profile has found out."""
+    import pyprof
+
+    deadline = time.monotonic() + LONGEST_START
+    try:
+        with pyprof.profile():
+            while (reads := pyprof.stats().memory_reads) == "none" and time.monotonic() < deadline:
+                time.sleep(0.001)
+            return reads
+    except RuntimeError as error:  # there is no thread to be had
+        return f"unknown means: {error}"
 
 
 def _protobuf() -> str:

@@ -20,14 +20,21 @@ class Consumer:
         max_windows: int | None,
         window_bytes: int,
         engine: str = "auto",
+        max_overhead: float = 1.0,
+        gil: bool = False,
     ) -> None:
-        """sample_rate: Hz, at least. interval: seconds, at most. max_windows: that may wait (None: any)."""
+        """sample_rate: Hz, at least. interval: seconds, at most. max_windows: that may wait (None: any).
+
+        max_overhead: share of one core; a consumer that allows more allows it for all while it is there.
+        """
         self.sample_rate = sample_rate
         self.interval = interval
         self.max_frames = max_frames
         self.max_windows = max_windows
         self.window_bytes = window_bytes
         self.engine = engine
+        self.max_overhead = max_overhead
+        self.gil = gil
         self.windows: deque[_native.Window] = deque()
         self.dropped = 0
 
@@ -90,6 +97,8 @@ class Sampler:
                 window_bytes=max(consumer.window_bytes for consumer in wanted),
                 raw_walk=True,
                 gilfree=all(consumer.engine != "current_frames" for consumer in wanted),
+                max_overhead=max(consumer.max_overhead for consumer in wanted),
+                gil=any(consumer.gil for consumer in wanted),
             )
 
     def take(self, consumer: Consumer, timeout: float) -> _native.Window | None:

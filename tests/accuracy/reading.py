@@ -26,6 +26,11 @@ class Frame(NamedTuple):
     file: str
     line: int
 
+    @property
+    def is_of_c(self) -> bool:
+        """Of a C function. What stands for something lost has brackets."""
+        return not self.file and not self.name.startswith("[")
+
 
 class Stack(NamedTuple):
     frames: tuple[Frame, ...]
@@ -146,13 +151,23 @@ class Profile:
     def where(self, keep: Callable[[Stack], bool]) -> "Profile":
         return Profile([stack for stack in self.stacks if keep(stack)])
 
+    def of_python(self) -> "Profile":
+        """With what C functions used at the lines that called them."""
+        return Profile(
+            [
+                Stack(tuple(frame for frame in stack.frames if not frame.is_of_c), stack.values)
+                for stack in self.stacks
+            ]
+        )
+
 
 @dataclass(frozen=True)
 class Recording:
     """A program's profile and its own account of what it did."""
 
     profile: Profile
-    """Without the stacks of `start` and `stop`."""
+    """Without the stacks of `start` and `stop`, and without frames of C functions."""
+    with_c_functions: Profile
     whole: Profile
     truth: dict[str, Any]
 
@@ -217,6 +232,7 @@ def record(
     """Run `programs/<program>.py` under the sampler; `options` are those of `pyprof.start`."""
     options.setdefault("sample_rate", 100)
     options.setdefault("engine", ENGINE)
+    options.setdefault("max_overhead", 1)  # else the rate would be what the machine makes of it
     request = {"sampler": sampler, "output": str(directory), "options": options, "cpu": cpu}
     stdout = run_python([str(PROGRAMS / f"{program}.py"), json.dumps(request)], cpu=cpu)
     truth = json.loads(stdout.splitlines()[-1])
@@ -231,4 +247,5 @@ def record(
         )
     else:
         whole = read_directory(directory)
-    return Recording(whole.where(lambda stack: not is_profilers(stack)), whole, truth)
+    program_alone = whole.where(lambda stack: not is_profilers(stack))
+    return Recording(program_alone.of_python(), program_alone, whole, truth)

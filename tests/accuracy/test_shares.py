@@ -63,6 +63,14 @@ def test_three_threads_in_a_known_ratio_beside_twenty_idle_ones(recorded: Record
     assert wall["__main__.run"] / 1e9 == pytest.approx(recording.truth["elapsed"], rel=0.02)
 
 
+def test_many_threads_that_hardly_run(recorded: Record) -> None:
+    # They move at every tick, and not all are read: two standard deviations are some 3 %.
+    recording = recorded("many_waiting", sample_rate=100)
+    wall = recording.profile.cum("wall")
+    for name, seconds in recording.truth["notes"]["waited"].items():
+        assert wall[f"__main__.{name}"] / 1e9 == pytest.approx(seconds, rel=0.05), name
+
+
 def test_two_tasks_on_one_loop(recorded: Record) -> None:
     # 32 borders of a 2 ms gap in 2.4 s: 0.2 points.
     recorded("tasks", sample_rate=500).check()
@@ -116,7 +124,8 @@ def test_threads_that_release_the_gil_all_the_time(recorded: Record) -> None:
     # 4,000 ticks: 0.7 points of chance. A sampler that gets the GIL only when somebody lets go of it of its
     # own accord is 40 off; one that takes a thread which was just woken for the GIL for one that runs is 20
     # off beside other processes. The fallback gets a GIL that is just passed on more often than one in use.
-    recorded("releases", sample_rate=1000).check(points=2 if ENGINE == "gilfree" else 4)
+    # The last moments before a thread blocks are seen less than others: 1 to 2.6 of 2 to 3.5 points.
+    recorded("releases", sample_rate=1000).check(points=3.5 if ENGINE == "gilfree" else 4)
 
 
 def test_a_loop_in_lock_step_with_the_sampler(recorded: Record) -> None:
@@ -141,10 +150,17 @@ def test_threads_that_end_before_the_next_tick(recorded: Record) -> None:
 
 def test_threads_that_end_before_the_next_tick_in_code_without_the_gil(recorded: Record) -> None:
     # About 800 hits: 2 points and 4 %. Where a thread from which the timer has the CPU is not taken for one
-    # that was on it, C code lacks two thirds of its time.
+    # that was on it, C code lacks two thirds of its time. Where it is as likely on a CPU as all threads that
+    # have just begun or use little, the main thread among them: 5 points, and 12 % of the total (one CPU).
     recording = recorded("thread_churn_in_c", sample_rate=250)
     recording.check(points=100, percent=15)
     check_ratio(recording, ["in_python", "in_c"], points=8)
+
+
+def test_many_threads_that_want_a_cpu_and_end(recorded: Record) -> None:
+    # An end is an estimate: where all that are attached are taken to be on a CPU, and charged a gap each, the
+    # total was 15 % too large in one of four runs (3.14t).
+    recorded("crowd_ends", sample_rate=20).check(points=100, percent=4)
 
 
 def test_deep_recursion_keeps_the_leaves_under_a_visible_root(recorded: Record) -> None:
@@ -153,7 +169,10 @@ def test_deep_recursion_keeps_the_leaves_under_a_visible_root(recorded: Record) 
     deep = recording.profile.where(lambda stack: stack.frames[0].name == "__main__.bottom")
     for stack in deep.stacks:
         names = [frame.name for frame in stack.frames]
-        assert names == ["__main__.bottom", *["__main__.descend"] * 63, "[truncated]"]
+        # The clock that the leaf reads is one of the 64.
+        assert names in (
+            ["__main__.bottom", *["__main__.descend"] * rest, "[truncated]"] for rest in (62, 63)
+        )
     shallow = recording.profile.where(lambda stack: stack.frames[0].name == "__main__.shallow")
     assert "[truncated]" not in shallow.cum()
 

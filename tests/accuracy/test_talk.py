@@ -33,7 +33,7 @@ TALK = {
 
 
 def check(profile: Profile, module: str = "__main__") -> None:
-    program = profile.where(lambda stack: not is_profilers(stack))
+    program = profile.where(lambda stack: not is_profilers(stack)).of_python()
     flat, cum, total = program.flat(), program.cum(), program.total()
     measured = {
         name: (100 * flat[f"{module}.{name}"] / total, 100 * cum[f"{module}.{name}"] / total) for name in TALK

@@ -7,10 +7,14 @@ from ..engine import Run, asking
 PRELUDE = """
 from types import CodeType
 
-COLUMNS = dict(samples=_native.SAMPLES, cpu=_native.CPU_NS, wall=_native.WALL_NS)
+COLUMNS = dict(samples=_native.SAMPLES, cpu=_native.CPU_NS, wall=_native.WALL_NS,
+               gil_held=_native.GIL_HELD_NS, gil_wait=_native.GIL_WAIT_NS)
 
-def stop():
-    "[(frames as (name, file, line), leaf first; values)], counters"
+def is_of_c(name, file):
+    return not file and not name.startswith("[")
+
+def stop(c_functions=False):
+    "[(frames as (name, file, line), leaf first; values)], counters. Frames of C functions if asked for."
     _native.stop()
     window = _native.take()
     assert _native.take() is None
@@ -18,7 +22,8 @@ def stop():
                             period_type=("wall", "nanoseconds"), period=1)
     return [
         (tuple((line.function.name, line.function.filename, line.line)
-               for location in sample.locations for line in location.lines),
+               for location in sample.locations for line in location.lines
+               if c_functions or not is_of_c(line.function.name, line.function.filename)),
          dict(zip(COLUMNS, sample.values)))
         for sample in read(message).samples
     ], window.counters

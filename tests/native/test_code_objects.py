@@ -1,16 +1,12 @@
 """Samples name the code that ran, whatever becomes of it and whatever it is called.
 
 Seen to fail, each with one line changed:
-- deaths are not noted: functions have the names of dead ones, with and without the wrapped destructor;
+- deaths are not noted: functions have the names of dead ones;
 - a log of deaths that overflows is taken for a whole one: functions have the names of the generation before;
-- only the wrapped destructor notes none: the case with the slots taken;
-- the destructor is not put back, or the watcher's slot not given back: the states after `stop()`;
+- the destructor is not put back: it is another one after `stop()`;
 - `co_name` for `co_qualname`, surrogates as three bytes, an empty line table taken as it is: the names.
 """
 
-import json
-import sys
-import sysconfig
 from collections.abc import Callable
 from typing import Any
 
@@ -46,33 +42,7 @@ answer(frames=sorted({frame for frames, _ in seen for frame in frames if frame[1
 
 
 # `calls` lives on, and the line it is at tells which function it runs: a stale name would contradict it.
-CHURN = """
-slots_taken, rounds = json.loads(sys.argv[1])
-
-def type_slot():
-    "PyCode_Type.tp_dealloc: after the header, ob_size, tp_name, tp_basicsize and tp_itemsize."
-    return ctypes.c_void_p.from_address(id(CodeType) + object.__basicsize__ + 4 * 8).value
-
-def take_slots():
-    slots = []
-    # abs() is a callback that does no harm: it answers the event's number, and only -1 would be an error.
-    callback = ctypes.cast(ctypes.CDLL(None).abs, ctypes.c_void_p)
-    while sys.version_info >= (3, 12):
-        try:
-            slots.append(ctypes.pythonapi.PyCode_AddWatcher(callback))
-        except RuntimeError:
-            break
-    return slots
-
-def free_slots(slots):
-    for slot in slots:
-        assert ctypes.pythonapi.PyCode_ClearWatcher(slot) == 0
-
-def count_slots():
-    slots = take_slots()
-    free_slots(slots)
-    return len(slots)
-
+DYING_CODE = """
 def call(k):
     global number
     name, number = f"f{number}", number + 1
@@ -84,49 +54,43 @@ def call(k):
 number = 0
 lines = "".join(f"    call({k})\\n" for k in range(1000))
 exec(compile("def calls():\\n" + lines, "calls.py", "exec"))
-slots = take_slots() if slots_taken else []
-states = [[type_slot(), count_slots()]]
+"""
+
+CHURN = (
+    """
+rounds = int(sys.argv[1])
+
+def type_slot():
+    "PyCode_Type.tp_dealloc: after the header, ob_size, tp_name, tp_basicsize and tp_itemsize."
+    return ctypes.c_void_p.from_address(id(CodeType) + object.__basicsize__ + 4 * 8).value
+"""
+    + DYING_CODE
+    + """
+destructors = [type_slot()]
 start()
-states.append([type_slot(), count_slots()])
+destructors.append(type_slot())
 for _ in range(rounds):
     calls()
 seen, counters = stop()
-states.append([type_slot(), count_slots()])
-free_slots(slots)
+destructors.append(type_slot())
 pairs = []
 for frames, _ in seen:
     lines = [line for name, _, line in frames if name == "calls"]
     pairs += [(name, file, lines[0] - 2) for name, file, _ in frames if name[0] == "f" and name[1:].isdigit()]
-answer(pairs=pairs, states=states, taken=len(slots), last=count_slots())
+answer(pairs=pairs, destructors=destructors)
 """
+)
 
 
-FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
-HAS_WATCHERS = sys.version_info >= (3, 12)  # before, the destructor of code objects is wrapped in any case
-CASES = [
-    pytest.param(False, id="free"),
-    pytest.param(
-        True, id="taken", marks=pytest.mark.skipif(not HAS_WATCHERS, reason="no watchers, no slots")
-    ),
-]
-
-
-@pytest.mark.parametrize("slots_taken", CASES)
-def test_an_address_that_is_used_again_has_its_new_name(engine: Run, slots_taken: bool) -> None:
-    found = engine(CHURN, json.dumps([slots_taken, 10]))
+def test_an_address_that_is_used_again_has_its_new_name(engine: Run) -> None:
+    found = engine(CHURN, "10")
     pairs = found["pairs"]
     assert len(pairs) > 300
     for name, file, k in pairs:
         assert file == name + ".py"
         assert int(name[1:]) % 1000 == k
-    (dealloc, free), (dealloc_meanwhile, free_meanwhile), after = found["states"]
-    kept = int(FREE_THREADED and HAS_WATCHERS and not slots_taken)  # where no slot can be given back safely
-    assert after == [dealloc, free - kept]
-    assert found["last"] + kept == free + found["taken"] == (8 if HAS_WATCHERS else 0)
-    assert free == (8 if HAS_WATCHERS and not slots_taken else 0)
-    wraps = slots_taken or not HAS_WATCHERS
-    assert (dealloc_meanwhile != dealloc) == wraps
-    assert free_meanwhile == (free if wraps else free - 1)
+    before, meanwhile, after = found["destructors"]
+    assert before == after != meanwhile
 
 
 def test_more_code_dies_between_two_ticks_than_can_be_noted(engine: Run) -> None:

@@ -143,7 +143,7 @@ def test_the_gil_stays_off(run_python: Run) -> None:
     program = """
 import sys, pyprof
 answers = [sys._is_gil_enabled()]
-pyprof.start(server_url=sys.argv[1], sample_rate=1000)
+pyprof.start(server_url=sys.argv[1], sample_rate=1000, max_overhead=1)
 answers.append(sys._is_gil_enabled())
 sum(range(3_000_000))
 assert pyprof.flush(30)

@@ -15,8 +15,8 @@ from pyprof import _native
 from pyprof.pprof.proto import profile_messages
 
 INT64_MAX = 2**63 - 1
-COLUMNS = ("samples", "cpu_samples", "cpu_ns", "wall_ns")
-COLUMN_NUMBERS = (_native.SAMPLES, _native.CPU_SAMPLES, _native.CPU_NS, _native.WALL_NS)
+COLUMNS = ("samples", "cpu_samples", "cpu_ns", "wall_ns", "gil_held_ns", "gil_wait_ns")
+COLUMN_NUMBERS = tuple(getattr(_native, name.upper()) for name in COLUMNS)
 
 Function = tuple[str, str, int]  # qualname or shown name, file name, first line
 Frame = tuple[str, str, int, int]  # the same and the line
@@ -29,7 +29,8 @@ def escaped(text: str) -> str:
 @dataclass(frozen=True)
 class Addition:
     stack: tuple[Frame, ...]
-    values: tuple[int, int, int, int]
+    values: tuple[int, ...]
+    """As many as COLUMNS."""
     truncated: bool = False
 
 
@@ -117,7 +118,7 @@ def expected_samples(
             tuple((escaped(q), escaped(f), start, line) for q, f, start, line in addition.stack),
             addition.truncated,
         )
-        row = in_window.setdefault(key, [0] * 4)
+        row = in_window.setdefault(key, [0] * len(COLUMNS))
         for i, value in enumerate(addition.values):
             row[i] = min(row[i] + value, INT64_MAX)
     samples: dict[tuple[Frame, ...], tuple[int, ...]] = {}
@@ -162,7 +163,7 @@ def windows(draw: st.DrawFn) -> list[Addition]:
         lambda part, times: part * times, st.lists(frame, min_size=1, max_size=6), st.integers(1, 300)
     )
     addition = st.builds(
-        Addition, (short | deep).map(tuple), st.tuples(values, values, values, values), st.booleans()
+        Addition, (short | deep).map(tuple), st.tuples(*[values] * len(COLUMNS)), st.booleans()
     )
     stacks = draw(st.lists(addition, max_size=12))
     return stacks + draw(st.lists(st.sampled_from(stacks), max_size=12) if stacks else st.just([]))
@@ -288,7 +289,7 @@ GOOD: Mapping[str, Any] = {"sample_types": [("s", "count", 0)], "period_type": (
         ({"sample_types": "cpu"}, TypeError, "sample_types"),
         ({"sample_types": 7}, TypeError, "not iterable"),
         ({"sample_types": [("s", "count")]}, TypeError, "sample_types"),
-        ({"sample_types": [("s", "count", 4)]}, ValueError, "column must be from 0 to 3"),
+        ({"sample_types": [("s", "count", 6)]}, ValueError, "column must be from 0 to 5"),
         ({"sample_types": [("s", "count", -1)]}, ValueError, "column"),
         ({"sample_types": [(b"s", "count", 0)]}, TypeError, "type must be str, not bytes"),
         ({"sample_types": [("s", None, 0)]}, TypeError, "unit must be str"),

@@ -124,7 +124,7 @@ def test_the_profile_and_the_counters_tell_of_the_overflow(
 import pyprof, pyprof.profiler
 pyprof.profiler._WINDOW_BYTES = 64 << 10
 functions = [make(f"f{i}", f"{i}.py") for i in range(1000)]
-pyprof.start(exporter="none", output=sys.argv[1], sample_rate=5000)
+pyprof.start(exporter="none", output=sys.argv[1], sample_rate=5000, max_overhead=1)
 for function in functions:
     function(2)
 pyprof.stop()
@@ -174,7 +174,7 @@ answer(eras=[sorted(eras(encode(window))) for window in windows], dropped=_nativ
 def test_windows_that_nobody_takes_are_counted(engine: Callable[..., Any]) -> None:
     found = engine("""
 import pyprof
-pyprof.start(exporter="none", ring_windows=2, sample_rate=1000)
+pyprof.start(exporter="none", ring_windows=2, sample_rate=1000, max_overhead=1)
 work = make("work")
 for n in range(7):
     work(3)

@@ -4,7 +4,8 @@ Each process below forks a number of children that start profiling and come to t
 the timer wants the GIL as often as it can. An alarm kills those that hang.
 
 Seen to fail, each with one line changed:
-- `pyprof_timer_stop` joins the timer without releasing the GIL: all hang but `os_exit`, `killed`;
+- `pyprof_timer_stop` joins the timer without releasing the GIL: all hang but `os_exit`, `killed` (under
+  `current_frames`; `gilfree` seldom wants the GIL);
 - `_at_exit` called by the death of a module's global instead of `atexit`: `main_returns` hangs, since the
   timer has been ended or frozen by then and is waited for;
 - the exit flush waits for the server without `exit_timeout`: `upload_in_flight` is killed by the alarm;
@@ -13,9 +14,12 @@ Seen to fail, each with one line changed:
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+
+from .host import AUTOSTART, PRELUDE
 
 PROGRAM = """
 import atexit, gc, os, signal, sys, threading, time, pyprof
@@ -55,7 +59,7 @@ class Dying:
 
 def before():
     if ending == "starts_again_at_exit":
-        pyprof.start(sample_rate=10_000, **options)
+        pyprof.start(sample_rate=10_000, max_overhead=1, **options)
     burn(0.003)
 
 def spin():
@@ -63,7 +67,8 @@ def spin():
         sum(range(50))
 
 atexit.register(before)
-pyprof.start(sample_rate=10_000, exit_timeout=float(os.environ.get("BOUND", 1)), timeout=20, **options)
+bound = float(os.environ.get("BOUND", 1))
+pyprof.start(sample_rate=10_000, max_overhead=1, exit_timeout=bound, timeout=20, **options)
 atexit.register(burn, 0.003)
 dying = Dying()
 dying.itself = dying  # freed by the garbage collection at the end
@@ -92,7 +97,7 @@ elif ending == "threads_that_outlive_main":
     for n in range(4):
         threading.Thread(target=burn, args=(0.002 * n,)).start()
 elif ending == "in_a_profile":
-    block = pyprof.profile(sample_rate=10_000)
+    block = pyprof.profile(sample_rate=10_000, max_overhead=1)
     block.__enter__()
     burn(0.003)
 elif ending == "upload_in_flight":
@@ -213,7 +218,7 @@ def test_a_fork_that_ends_at_once(loaded: bool, run_python: Any) -> None:
     """os._exit in the child, right after os.fork: no thread of ours is in its way."""
     program = f"""
 import os, pyprof
-pyprof.start(exporter="none", sample_rate=10_000)
+pyprof.start(exporter="none", sample_rate=10_000, max_overhead=1)
 if {loaded}:
     import threading
 codes = set()
@@ -225,6 +230,99 @@ for _ in range(30):
 print(codes)
 """
     assert run_python(program, check=True, timeout=60).stdout == "{6}\n"
+
+
+# A whole life each: started by autostart, sampled at 1 kHz, ended.
+LIFE = (
+    PRELUDE
+    + """
+import atexit
+ending = sys.argv[1]
+signal.alarm(60)
+
+def spin(depth=20):
+    if depth: spin(depth - 1)
+    while True: sum(range(100))
+
+def imports():
+    while True:
+        try:
+            for name in [name for name in sys.modules if name.startswith(("json", "email", "colorsys"))]:
+                sys.modules.pop(name, None)
+            import json, email.message, colorsys
+        except Exception:  # another thread has taken a module away
+            pass
+
+def daemon(target):
+    for _ in range(3): threading.Thread(target=target, daemon=True).start()
+
+class Ends:
+    "Found by an import, which is as far as the program gets."
+    def find_spec(self, name, path=None, target=None):
+        if name == "the_end":
+            sampled()
+            sys.exit(4)
+
+assert pyprof.is_running() and pyprof.stats().engine == sys.argv[2], pyprof.stats()
+if ending == "atexit":
+    atexit.register(burn, 0.02)
+elif ending == "daemons":
+    daemon(spin)
+elif ending == "daemons import":
+    daemon(imports)
+elif ending == "threads":
+    for n in range(4): threading.Thread(target=burn, args=(0.01 * n,)).start()
+elif ending == "main imports":
+    sys.meta_path.insert(0, Ends())
+    import the_end
+elif ending == "tasks":
+    import asyncio
+    async def task(n):
+        burn(0.001)
+        await (task(n - 1) if n else asyncio.sleep(60))
+    async def main():
+        tasks = [asyncio.create_task(task(n)) for n in range(30)]
+        await asyncio.sleep(0.01)
+        sampled()
+        sys.exit(4)
+    asyncio.run(main())
+elif ending == "cycles":
+    class Dying:
+        def __init__(self): self.itself = self
+        def __del__(self, clock=time.perf_counter, sum=sum, range=range):
+            end = clock() + 0.002
+            while clock() < end: sum(range(100))
+    left = [Dying() for _ in range(10)]
+sampled()
+if ending == "os_exit": os._exit(4)
+sys.exit(4)
+"""
+)
+LIVES = (
+    "returns",
+    "os_exit",
+    "atexit",
+    "daemons",
+    "daemons import",
+    "threads",
+    "main imports",
+    "tasks",
+    "cycles",
+)
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(56, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("ending", LIVES)
+def test_interpreters_that_end(ending: str, count: int, run_python: Any) -> None:
+    """Nine ways, 56 times: 504 interpreters, four at a time."""
+    engine = os.environ.get("TEST_ENGINE", "gilfree")
+
+    def live(_: int) -> tuple[int, str, str]:
+        result = run_python(LIFE, ending, engine, env=AUTOSTART, timeout=90)
+        return result.returncode, result.stdout, result.stderr
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(live, range(count))) == {(4, "", "")}
 
 
 def test_the_environment_is_what_the_tests_think() -> None:

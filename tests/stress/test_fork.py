@@ -77,7 +77,7 @@ for _ in range(4):
     threading.Thread(target=spin, daemon=True).start()
 # Beside a server that hangs a child's second window would wait for the first: it has but one.
 pyprof.start("storm", server_url=url, upload_interval=1 if output else 0.1, exit_timeout=1 if output else 30,
-             sample_rate=1000, **options)
+             sample_rate=1000, max_overhead=1, **options)
 while pyprof.stats().windows < (1 if output else 3) or output and not pyprof.stats().files_written:
     burn(0.02)
 print("parent", os.getpid(), flush=True)
@@ -151,7 +151,7 @@ def test_children_of_a_thread(run_python: Any, sink: Any) -> None:
         + """
 def restless():
     while True:
-        pyprof.start("restless", server_url=sys.argv[1], sample_rate=1000)
+        pyprof.start("restless", server_url=sys.argv[1], sample_rate=1000, max_overhead=1)
         pyprof.flush(0.01)
         pyprof.stop(flush=False)
 
@@ -388,7 +388,7 @@ def test_preexec_functions(run_python: Any) -> None:
     """subprocess with `preexec_fn` runs the fork hooks, then replaces the child."""
     program = """
 import os, subprocess, sys, threading, pyprof
-pyprof.start(exporter="none", sample_rate=1000)
+pyprof.start(exporter="none", sample_rate=1000, max_overhead=1)
 for _ in range(10):
     done = subprocess.run(["true"], preexec_fn=os.setsid, timeout=30)
     assert done.returncode == 0

@@ -52,7 +52,7 @@ def test_forks_in_plain_code(warnings: str, run_python: Any) -> None:
 def deeper(n):
     return deeper(n - 1) if n else os.fork()
 
-pyprof.start(exporter="none", sample_rate=1000)
+pyprof.start(exporter="none", sample_rate=1000, max_overhead=1)
 for n in range(60):
     pid = deeper(n % 20)
     if pid == 0:
@@ -78,7 +78,7 @@ def test_immediately_after_the_start(rate: int, run_python: Any) -> None:
         PROGRAM
         + """
 for _ in range(30):
-    pyprof.start(exporter="none", sample_rate=float(sys.argv[1]))
+    pyprof.start(exporter="none", sample_rate=float(sys.argv[1]), max_overhead=1)
     pid = os.fork()
     if pid == 0:
         leave()
@@ -95,7 +95,8 @@ def test_while_an_upload_hangs(run_python: Any, sink: Any) -> None:
     program = (
         PROGRAM
         + """
-pyprof.start(server_url=sys.argv[1], sample_rate=1000, upload_interval=0.1, timeout=60, exit_timeout=0.2)
+pyprof.start(server_url=sys.argv[1], sample_rate=1000, max_overhead=1, upload_interval=0.1, timeout=60,
+             exit_timeout=0.2)
 sys.stdin.readline()  # the first upload has arrived, and is not answered
 slowest = 0
 for _ in range(30):
@@ -159,7 +160,7 @@ imports._GROUPS["http"] = ("asking", *imports._GROUPS["http"])
 if {first!r} == "logging":
     import logging
 assert ("logging" in sys.modules) == ({first!r} == "logging")
-pyprof.start(server_url=sys.argv[1], upload_interval=0.1, sample_rate=1000, exit_timeout=20)
+pyprof.start(server_url=sys.argv[1], upload_interval=0.1, sample_rate=1000, max_overhead=1, exit_timeout=20)
 end = time.monotonic() + 30
 while not getattr(sys.modules.get("asking"), "importing", False):
     assert time.monotonic() < end
@@ -202,7 +203,7 @@ def hook(name):
     return run
 
 os.register_at_fork(before=hook("outer before"), after_in_parent=hook("inner after"))
-pyprof.start(exporter="none", sample_rate=1000)
+pyprof.start(exporter="none", sample_rate=1000, max_overhead=1)
 os.register_at_fork(before=hook("first before"), after_in_parent=hook("last after"))
 for _ in range(10):
     pid = os.fork()
@@ -223,7 +224,7 @@ def test_forks_with_a_terminal(call: str, run_python: Any) -> None:
         PROGRAM
         + f"""
 import pty
-pyprof.start(exporter="none", sample_rate=1000)
+pyprof.start(exporter="none", sample_rate=1000, max_overhead=1)
 for _ in range(10):
     pid, descriptor = {call}
     if pid == 0:
@@ -243,7 +244,7 @@ def test_processes_of_multiprocessing(run_python: Any, tmp_path: Any) -> None:
         + """
 import multiprocessing
 if __name__ == "__main__":
-    pyprof.start(exporter="none", sample_rate=1000)
+    pyprof.start(exporter="none", sample_rate=1000, max_overhead=1)
     context = multiprocessing.get_context("fork")
     for _ in range(10):
         process = context.Process(target=burn, args=(0.01,))

@@ -64,7 +64,7 @@ def handler(number, frame):
     counts[number] = counts.get(number, 0) + 1
 for number in (signal.SIGALRM, signal.SIGUSR1, signal.SIGINT, signal.SIGPROF):
     signal.signal(number, handler)
-pyprof.start(server_url=sys.argv[1], upload_interval=0.1, sample_rate=5000, exit_timeout=30)
+pyprof.start(server_url=sys.argv[1], upload_interval=0.1, sample_rate=5000, max_overhead=1, exit_timeout=30)
 signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
 signal.setitimer(signal.ITIMER_PROF, 0.002, 0.002)
 end = time.monotonic() + 1
@@ -105,7 +105,7 @@ def test_a_signal_that_the_main_thread_blocks(run_python: Any) -> None:
     program = (
         PRELUDE
         + """
-pyprof.start(exporter="none", sample_rate=1000)
+pyprof.start(exporter="none", sample_rate=1000, max_overhead=1)
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGTERM})
 for _ in range(50):
     for number in (signal.SIGUSR1, signal.SIGTERM):

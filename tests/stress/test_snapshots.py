@@ -32,7 +32,7 @@ by, gate = set(), threading.Event()
 threads = [threading.Thread(target=park, args=(50,)) for _ in range(4)]
 for thread in threads: thread.start()
 _native.start(period_ns=200_000, window_ns=10**15, max_frames=100, ring_windows=1, window_bytes=1 << 20,
-              raw_walk=sys.argv[1] == "True", gilfree=False)
+              max_overhead=1, raw_walk=sys.argv[1] == "True", gilfree=False, gil=True)
 gc.set_threshold(20)
 end = time.monotonic() + 60
 while (_native.stats()["stacks"] < 500 or not by) and time.monotonic() < end:
@@ -58,7 +58,7 @@ def work(depth=20):
         sorted([3, 1, 2], key=lambda x: x)
 if sys.argv[2] == "profiled":
     import pyprof
-    pyprof.start(exporter="none", sample_rate=10_000)
+    pyprof.start(exporter="none", sample_rate=10_000, max_overhead=1)
 threading.stack_size(int(sys.argv[1]) * 1024)
 threads = [threading.Thread(target=work) for _ in range(3)]
 for thread in threads: thread.start()

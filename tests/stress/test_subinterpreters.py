@@ -1,4 +1,4 @@
-"""Other interpreters of the process: never entered, never sampled for, and never in the way.
+"""Other interpreters of the process: never entered, and never in the way.
 
 Seen to fail, each with one line changed:
 - `start` without its look at `is_main_interpreter`: a start in another interpreter raises or starts threads;
@@ -14,35 +14,21 @@ from typing import Any
 
 import pytest
 
-PRELUDE = """
-import os, sys, threading, time
-try:
-    import _interpreters
-    def create(kind):
-        return _interpreters.create("isolated" if kind == "isolated" else "legacy")
-    def execute(interpreter, code):
-        failure = _interpreters.exec(interpreter, code)
-        assert failure is None, failure
-    destroy = _interpreters.destroy
-except ImportError:
-    import _xxsubinterpreters as _interpreters
-    def create(kind):
-        return _interpreters.create(isolated=kind == "isolated")
-    execute, destroy = _interpreters.run_string, _interpreters.destroy
+from ..interpreters import KINDS
+from ..interpreters import PRELUDE as INTERPRETERS
+from .host import AUTOSTART
+from .host import PRELUDE as HOST
 
-def threads():
-    return len(os.listdir("/proc/self/task"))
+PRELUDE = (
+    HOST
+    + INTERPRETERS
+    + """
 
-def goes_on(bound=20):
-    import pyprof
-    before = pyprof.stats().stacks
-    end = time.monotonic() + bound
-    while pyprof.stats().stacks < before + 5:
-        assert time.monotonic() < end, "sampling has ended"
-        sum(range(1000))
+def goes_on():
+    sampled(stacks=5)
     return True
 """
-KINDS = pytest.mark.parametrize("kind", ["isolated", "legacy"])
+)
 
 
 @KINDS
@@ -51,7 +37,7 @@ def test_they_do_not_touch_the_profiler(kind: str, run_python: Any) -> None:
         PRELUDE
         + """
 import pyprof
-pyprof.start(exporter="none", sample_rate=1000)
+pyprof.start(exporter="none", sample_rate=1000, max_overhead=1)
 assert goes_on()
 before = threads()
 other = create(sys.argv[1])
@@ -79,13 +65,14 @@ assert threads() == 1
 
 
 @KINDS
-def test_created_and_destroyed_while_sampling(kind: str, run_python: Any) -> None:
+@pytest.mark.parametrize("times", [10, pytest.param(200, marks=pytest.mark.slow)])
+def test_created_and_destroyed_while_sampling(kind: str, times: int, run_python: Any) -> None:
     """Their code objects are freed, at addresses that the cache may know."""
     program = (
         PRELUDE
         + """
 import pyprof
-pyprof.start(exporter="none", sample_rate=10_000)
+pyprof.start(exporter="none", sample_rate=10_000, max_overhead=1)
 CODE = '''
 for i in range(30):
     namespace = {}
@@ -97,16 +84,67 @@ def work(n):
         other = create(sys.argv[1])
         execute(other, CODE)
         destroy(other)
-workers = [threading.Thread(target=work, args=(6,)) for _ in range(2)] if sys.argv[1] == "isolated" else []
+times = int(sys.argv[2])
+beside = 2 if sys.argv[1] == "isolated" else 0
+workers = [threading.Thread(target=work, args=(times // 2,)) for _ in range(beside)]
+before, was = descriptors(), pyprof.stats()
 for worker in workers: worker.start()
-work(10)
+work(times)
 for worker in workers: worker.join()
+now = pyprof.stats()
+assert now.ticks > was.ticks + times and now.stacks > was.stacks, (was, now)
 assert goes_on()
+assert descriptors() == before, (before, descriptors())
 pyprof.stop()
 assert threads() == 1
 """
     )
-    assert run_python(program, kind, check=True, timeout=120).stderr == ""
+    assert run_python(program, kind, str(times), check=True, timeout=120 + times).stderr == ""
+
+
+@pytest.mark.slow
+@KINDS
+@pytest.mark.parametrize("rate", [1000, 10_000])
+def test_thousands_of_them(kind: str, rate: int, run_python: Any) -> None:
+    """Threads in them begin and end, and profilers, while their memory goes and comes back."""
+    program = (
+        PRELUDE
+        + """
+import pyprof
+kind, rate = sys.argv[1], int(sys.argv[2])
+CODE = '''
+import threading
+def work(depth):
+    return work(depth - 1) if depth else sum(range(2000))
+thread = threading.Thread(target=work, args=(30,))
+thread.start()
+for i in range(20):
+    namespace = {}
+    exec(compile(f"def f{i}(): return sum(range(100))", f"/there/{i}", "exec"), namespace)
+    namespace[f"f{i}"]()
+work(40)
+thread.join()
+'''
+made = 0
+def churn():
+    global made
+    while made < 1500:
+        other = create(kind)
+        made += 1
+        for _ in range(3):
+            execute(other, CODE)
+        destroy(other)
+workers = [threading.Thread(target=churn) for _ in range(2 if kind == "isolated" else 1)]
+for worker in workers: worker.start()
+while made < 1500:
+    pyprof.start(exporter="none", sample_rate=rate, max_overhead=1)
+    assert goes_on()
+    pyprof.stop()
+for worker in workers: worker.join()
+assert threads() == 1
+"""
+    )
+    run_python(program, kind, str(rate), check=True, timeout=900)
 
 
 @pytest.mark.accuracy
@@ -175,7 +213,7 @@ thread = threading.Thread(target=execute, args=(other, code))
 thread.start()
 slowest, end = 0, time.monotonic() + seconds / 2
 while time.monotonic() < end:
-    pyprof.start(exporter="none", sample_rate=10_000)
+    pyprof.start(exporter="none", sample_rate=10_000, max_overhead=1)
     for _ in range(3000): pass
     before = time.monotonic()
     pyprof.stop()
@@ -195,7 +233,7 @@ def test_alive_at_the_exit(kind: str, alive: bool, run_python: Any) -> None:
         PRELUDE
         + """
 import pyprof
-pyprof.start(exporter="none", sample_rate=10_000)
+pyprof.start(exporter="none", sample_rate=10_000, max_overhead=1)
 others = [create(sys.argv[1]) for _ in range(3)]
 for other in others:
     execute(other, "import pyprof; pyprof.start(exporter='none')")
@@ -227,11 +265,4 @@ for _ in range(3):
 assert threads() == before and goes_on()
 """
     )
-    import pyprof.autostart
-
-    environment = {
-        "PYTHONPATH": str(pyprof.autostart.directory()),
-        "PYPROF_ENABLED": "1",
-        "PYPROF_EXPORTER": "none",
-    }
-    assert run_python(program, kind, env=environment, check=True).stderr == ""
+    assert run_python(program, kind, env=AUTOSTART, check=True).stderr == ""

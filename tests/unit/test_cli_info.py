@@ -43,7 +43,10 @@ def test_versions_and_engine(info: Any) -> None:
     assert known["protobuf"] == implementation()
     assert platform.machine() in known["platform"]
     assert known["native part"].startswith("present")
-    assert known["sampling engine"].split()[0] in ("current_frames", "gilfree")
+    engine, *reads = known["sampling engine"].split(", memory read by ")
+    assert engine.split()[0] in ("current_frames", "gilfree")
+    if engine.startswith("gilfree"):
+        assert reads[0] in ("memfd", "process_vm_readv", "/proc/self/mem")
     assert Path(known["autostart path"], "sitecustomize.py").is_file()
 
 

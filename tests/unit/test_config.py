@@ -1,12 +1,14 @@
 import math
 import os
 import pickle
+import sysconfig
 from pathlib import Path
 
 import pytest
 
 from pyprof.config import OPTIONS, Config, Option
 
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 SECRET = "hunter2-and-more"
 
 
@@ -39,8 +41,10 @@ def test_defaults():
     assert warnings == []
     assert (config.exporter, config.server_url) == ("pyroscope", "http://localhost:4040")
     assert (config.sample_rate, config.upload_interval, config.max_frames) == (100, 10, 256)
+    assert config.max_overhead == 0.01
     assert (config.timeout, config.exit_timeout, config.ring_windows) == (10, 2, 6)
     assert (config.cpu, config.wall, config.memory, config.engine) == (True, True, "off", "auto")
+    assert config.gil is not FREE_THREADED
     assert (config.enabled, config.strict, config.output) == (False, False, None)
     assert config.flush_on_sigterm is False
     assert config.tags == {}
@@ -58,8 +62,10 @@ VALID = {
     "engine": ["auto", "gilfree", "current_frames"],
     "cpu": [True, False],
     "wall": [True, False],
+    "gil": [True, False],
     "memory": ["off", False],
     "max_frames": [1, 1000],
+    "max_overhead": [0.0001, 0.01, 1],
     "ring_windows": [1, 1024],
     "tags": [{"region": "eu", "_x1": "ä"}, "region=eu,zone=a", {}],
     "auth_token": ["abc.def"],
@@ -103,8 +109,10 @@ WRONG = {
     "engine": ["gil-free", "AUTO", True],
     "cpu": [1, "off", None],
     "wall": [0, "on", None],
+    "gil": [1, "on", None],
     "memory": ["hook", True, "on"],
     "max_frames": [0, 1001, 256.0, "256", True],
+    "max_overhead": [0, 0.00009, 1.01, -0.01, "0.01", "1%", True, None],
     "ring_windows": [0, 1025, 6.0, True],
     "tags": [
         {"a-b": "x"}, {"1a": "x"}, {"": "x"}, {"é": "x"}, {"__name__": "x"}, {"service_name": "x"},

@@ -133,7 +133,7 @@ def test_a_stop_undoes_a_start(imports: str, run_python: Any) -> None:
         + """
 import pyprof
 for _ in range(3):
-    pyprof.start(exporter="none", sample_rate=1000)
+    pyprof.start(exporter="none", sample_rate=1000, max_overhead=1)
     sum(range(2_000_000))
     pyprof.stop()
 after = look()

@@ -117,7 +117,7 @@ def test_start_and_stop_many_times(run_python: Any) -> None:
         + """
 before = 0
 for n in range(30):
-    profiler = pyprof.start(exporter="none", sample_rate=1000)
+    profiler = pyprof.start(exporter="none", sample_rate=1000, max_overhead=1)
     assert pyprof.is_running() and profiler.running
     until(lambda: pyprof.stats().ticks > before)
     pyprof.stop(flush=n % 2 == 0)
@@ -162,7 +162,7 @@ import os, sys, time
 out = os.path.abspath("out.pb.gz")
 {how}
 import pyprof
-pyprof.start(output=out, sample_rate=1000)
+pyprof.start(output=out, sample_rate=1000, max_overhead=1)
 def work():
     end = time.thread_time() + 0.05
     while time.thread_time() < end:
@@ -210,7 +210,7 @@ def test_a_program_without_a_file_whose_directory_is_gone(run_python: Any, tmp_p
         + """
 output, sys.argv[0] = sys.argv[1], "server"
 os.rmdir(os.getcwd())
-pyprof.start(output=output, sample_rate=1000)
+pyprof.start(output=output, sample_rate=1000, max_overhead=1)
 exec(compile("for _ in range(10): sum(range(100000))", "template.html", "exec"))
 assert pyprof.flush(30)
 """
@@ -230,8 +230,9 @@ import logging
 logging.getLogger("pyprof").addHandler(logging.NullHandler())
 logging.getLogger("pyprof").propagate = False
 actions = [
-    lambda: pyprof.start(server_url=sys.argv[1], sample_rate=1000, upload_interval=0.1, exit_timeout=0.2),
-    lambda: pyprof.start(exporter="none", sample_rate=5000),
+    lambda: pyprof.start(server_url=sys.argv[1], sample_rate=1000, max_overhead=1, upload_interval=0.1,
+                         exit_timeout=0.2),
+    lambda: pyprof.start(exporter="none", sample_rate=5000, max_overhead=1),
     lambda: pyprof.stop(),
     lambda: pyprof.stop(flush=False),
     lambda: pyprof.flush(0.05),
@@ -240,7 +241,7 @@ actions = [
     lambda: repr(pyprof.start(exporter="none")),
 ]
 def profile():
-    with pyprof.profile(sample_rate=3000) as p:
+    with pyprof.profile(sample_rate=3000, max_overhead=1) as p:
         burn(0.001)
     p.pprof()
 
@@ -261,7 +262,7 @@ pyprof.stop()
 assert not pyprof.is_running()
 until(lambda: _native.own_threads() == 0 and tasks() == 1)  # one may be in the middle of its imports
 before = pyprof.stats().ticks
-pyprof.start(exporter="none", sample_rate=1000)
+pyprof.start(exporter="none", sample_rate=1000, max_overhead=1)
 until(lambda: pyprof.stats().ticks > before)
 """
     )
@@ -295,7 +296,7 @@ for _ in range(2):
 
 def test_stop_without_flush_delivers_nothing(tmp_path: Path) -> None:
     for flush, files in [(False, 0)] * 10 + [(True, 1)]:
-        pyprof.start(output=str(tmp_path / "out"), sample_rate=1000)
+        pyprof.start(output=str(tmp_path / "out"), sample_rate=1000, max_overhead=1)
         sum(range(3_000_000))
         pyprof.stop(flush=flush)
         assert len(list((tmp_path / "out").iterdir())) == files
@@ -312,7 +313,7 @@ stats = pyprof.stats()
 assert not stats.running and stats.engine == stats.memory_reads == "none"
 assert stats.ticks == stats.stacks == stats.windows == stats.uploads == stats.uploaded_bytes == 0
 assert not pyprof.flush()
-pyprof.start(server_url=sys.argv[1], sample_rate=1000)
+pyprof.start(server_url=sys.argv[1], sample_rate=1000, max_overhead=1)
 burn(0.05)
 assert pyprof.flush(60)
 during = pyprof.stats()
@@ -323,7 +324,7 @@ assert 0 < during.own_cpu_ns < 60e9 and 0 < during.own_bytes < 100e6
 pyprof.stop()
 after = pyprof.stats()
 assert not after.running and after.ticks >= during.ticks and after.uploads >= during.uploads
-pyprof.start(exporter="none", sample_rate=1000)
+pyprof.start(exporter="none", sample_rate=1000, max_overhead=1)
 burn(0.02)
 again = pyprof.stats()
 for name in "ticks stacks windows uploads uploaded_bytes own_cpu_ns".split():
@@ -347,7 +348,7 @@ def test_flush_says_whether_it_arrived(
         ({"output": str(tmp_path / "missing" / "x.pb.gz")}, 60, False),
     ]
     for options, timeout, arrives in cases:
-        pyprof.start(sample_rate=1000, exit_timeout=0.1, **options)
+        pyprof.start(sample_rate=1000, max_overhead=1, exit_timeout=0.1, **options)
         try:
             for _ in range(10 if "missing" in str(options) else 1):  # it fails at once, before flush can look
                 sum(range(3_000_000))

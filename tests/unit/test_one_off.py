@@ -6,12 +6,18 @@ Seen to fail, each with one line changed:
 - `_profile` without its check: `test_there_is_no_result_before_the_end`;
 - `profile` without a look at `_OPTIONS`: `test_a_bad_option_is_named`; without that at cpu and wall:
   `test_neither_cpu_nor_wall`; with `Config.load`: `test_the_environment_is_no_part_of_it`;
+- `max_overhead` the smallest of all instead of the largest, not passed on, or 0.01 by default:
+  `test_a_block_has_…`;
 - windows for the last consumer only: `test_beside_…`, `test_nested_…`; the first one's rate instead of the
-  highest: `test_beside_…`; `max_frames` not passed on: `test_max_frames_…`.
+  highest: `test_beside_…`; `max_frames` not passed on: `test_max_frames_…`;
+- `gil` of the first consumer for all: `test_the_gil_beside_…`; its types shown with or without `wall`:
+  `test_the_parts_of_wall_time`.
 """
 
 import gzip
+import re
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +28,10 @@ import pytest
 
 import pyprof
 from pyprof import _native, pprof
+
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+GIL_ON = ["wall", "gil_held", "gil_wait"]
+GIL_TYPES = [] if FREE_THREADED else GIL_ON[1:]
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="profiling is for Linux")
 
@@ -67,6 +77,7 @@ def test_without_the_continuous_profiler() -> None:
     profile = pprof.read(p.pprof())
     assert [(t.type, t.unit) for t in profile.sample_types] == [
         ("samples", "count"), ("cpu", "nanoseconds"), ("wall", "nanoseconds"),
+        *((kind, "nanoseconds") for kind in GIL_TYPES),
     ]  # fmt: skip
     assert profile.default_sample_type == "cpu"
     assert profile.period == 1_000_000
@@ -93,6 +104,35 @@ def test_beside_the_continuous_profiler(tmp_path: Path) -> None:
     assert cum(continuous, first) == pytest.approx(0.1, abs=0.04)
     assert cum(continuous, second) == pytest.approx(0.1, abs=0.04)
     assert cum(continuous, burn) == pytest.approx(0.3, abs=0.06)
+
+
+def burn_until_the_rate_changes(timeout: float = 60) -> None:
+    before, end = pyprof.stats().rate_changes, time.monotonic() + timeout
+    while pyprof.stats().rate_changes == before:
+        assert time.monotonic() < end
+        burn()
+
+
+def test_a_block_has_its_rate_unless_it_says_otherwise() -> None:
+    """The continuous profiler's limit does not hold for it, nor after it for the continuous one."""
+    pyprof.start(exporter="none", sample_rate=1000, max_overhead=0.0001)
+    burn_until_the_rate_changes()
+    changes = pyprof.stats().rate_changes
+    with pyprof.profile(sample_rate=1000) as p:
+        burn(0.3)
+        assert (pyprof.stats().sample_rate, pyprof.stats().rate_changes) == (1000, changes)
+    burn_until_the_rate_changes()
+    pyprof.stop()
+    assert pyprof.stats().sample_rate == 0
+    assert pprof.read(p.pprof()).period == 1_000_000
+
+    with pyprof.profile(sample_rate=1000, max_overhead=0.0001) as p:
+        burn_until_the_rate_changes()
+        burn(0.3)
+    profile = pprof.read(p.pprof())
+    [line] = [line for line in profile.comments if line.startswith("engine ")]
+    assert re.search(r", [\d.]+ Hz: lowered from 1000 Hz to keep pyprof's CPU within max_overhead$", line)
+    assert profile.period > 1_000_000
 
 
 def test_the_continuous_profiler_stops_inside_the_block(tmp_path: Path) -> None:
@@ -276,7 +316,7 @@ def test_there_is_no_result_before_the_end(method: str, tmp_path: Path) -> None:
         ("cpu", 1), ("wall", "yes"), ("max_frames", 0), ("max_frames", 1001), ("max_frames", 2.5),
         ("tags", {"a-b": "c"}), ("service_name", ""),
         ("exporter", "none"), ("output", "x"), ("server_url", "http://x"), ("sampel_rate", 5),
-        ("memory", "off"),
+        ("memory", "off"), ("max_overhead", 0), ("max_overhead", 2),
     ],
 )  # fmt: skip
 def test_a_bad_option_is_named(name: str, value: object) -> None:
@@ -293,8 +333,27 @@ def test_the_environment_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> No
         first()
     profile = pprof.read(p.pprof())
     assert profile.period == 1_000_000
-    assert [t.type for t in profile.sample_types] == ["samples", "wall"]
+    assert [t.type for t in profile.sample_types] == ["samples", "wall", *GIL_TYPES]
     assert max(len(sample.locations) for sample in profile.samples) > 2
+
+
+@pytest.mark.parametrize(
+    ("options", "types"),
+    [({"gil": False}, ["cpu", "wall"]), ({"wall": False}, ["cpu"]), ({"cpu": False, "gil": True}, GIL_ON)],
+)
+def test_the_parts_of_wall_time(options: dict[str, bool], types: list[str]) -> None:
+    with pyprof.profile(**options) as p:
+        first()
+    assert [t.type for t in pprof.read(p.pprof()).sample_types] == ["samples", *types]
+
+
+def test_the_gil_beside_a_profiler_that_does_not_ask(tmp_path: Path) -> None:
+    pyprof.start(output=tmp_path, gil=False)
+    with pyprof.profile(gil=True) as p:
+        first()
+    profile = pprof.read(p.pprof())
+    held = cum(profile, first, "gil_held")
+    assert held == 0 if FREE_THREADED else held > 0.5 * cum(profile, first, "wall") > 0
 
 
 def test_max_frames_keeps_the_leaf_side() -> None:
@@ -314,7 +373,7 @@ def test_an_empty_block(tmp_path: Path) -> None:
     with pyprof.profile(sample_rate=1) as p:
         pass
     profile = pprof.read(p.pprof())
-    assert [t.type for t in profile.sample_types] == ["samples", "cpu", "wall"]
+    assert [t.type for t in profile.sample_types] == ["samples", "cpu", "wall", *GIL_TYPES]
     assert p.top().splitlines()[0].split()[0] == "Flat"
     p.save(tmp_path / "x.pb.gz")
     assert pprof.read(tmp_path / "x.pb.gz") == profile

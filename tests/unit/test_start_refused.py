@@ -131,7 +131,7 @@ try:
 except RuntimeError as error:
     print("raised", error)
 assert not pyprof.is_running() and tasks() == 1
-pyprof.start(exporter="none", sample_rate=1000)
+pyprof.start(exporter="none", sample_rate=1000, max_overhead=1)
 until(lambda: pyprof.stats().ticks > 3)
 pyprof.stop()
 assert tasks() == 1
@@ -156,7 +156,7 @@ class Header(ctypes.Structure):
 if os.geteuid() == 0:  # root writes anywhere, but for its capabilities
     libc = ctypes.CDLL(None, use_errno=True)
     assert libc.capset(ctypes.byref(Header(0x20080522, 0)), (ctypes.c_uint32 * 6)()) == 0
-pyprof.start(output=sys.argv[1], upload_interval=0.1, sample_rate=1000)
+pyprof.start(output=sys.argv[1], upload_interval=0.1, sample_rate=1000, max_overhead=1)
 until(lambda: pyprof.stats().undelivered >= 3)
 assert pyprof.is_running() and not pyprof.flush()
 assert pyprof.stats().files_written == 0
