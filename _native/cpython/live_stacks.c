@@ -351,7 +351,7 @@ static walk_state begin_walk(const pyprof_live_thread *thread, pyprof_live_stack
 pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stack *stack, bool is_copied,
                                     pyprof_find_code find, pyprof_live_walk *walk) {
     pyprof_live_result result = PYPROF_LIVE_TORN;
-    walk->gave_up_whole_copy = walk->is_incomplete = false;
+    walk->gave_up_whole_copy = walk->stood_still = walk->is_incomplete = false;
     const int most_unknown = walk->is_read_by_nobody_else ? MOST_ATTEMPTS : MOST_UNKNOWN;
     int unknown = 0;
     for (int attempt = 0; attempt < MOST_ATTEMPTS && unknown < most_unknown; attempt++) {
@@ -370,8 +370,9 @@ pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stac
             state.reads_c_frames = unknown > 0; /* a generator may be between them now */
             result = walk_view_of_copy(thread, &state);
             take_over(walk, &state, thread);
+            walk->stood_still = attempt == 0 && result == PYPROF_LIVE_EXACT;
             if (walk->is_exact_only) {
-                return result == PYPROF_LIVE_EXACT ? result : PYPROF_LIVE_TORN;
+                return walk->stood_still ? result : PYPROF_LIVE_TORN;
             }
             if (result < PYPROF_LIVE_ODD_CALL) {
                 return result;
@@ -397,7 +398,7 @@ pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stac
 pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stack *stack, bool is_copied,
                                     pyprof_find_code find, pyprof_live_walk *walk) {
     (void)thread, (void)stack, (void)is_copied, (void)find;
-    walk->truncated = walk->gave_up_whole_copy = false;
+    walk->truncated = walk->gave_up_whole_copy = walk->stood_still = false;
     return PYPROF_LIVE_TORN;
 }
 

@@ -80,6 +80,7 @@ typedef struct {
     bool is_read_by_nobody_else;
     /* The thread moved too fast: not, that its stack had come to reach further than what was copied. */
     bool gave_up_whole_copy;
+    bool stood_still;        /* at the first look */
     bool is_incomplete;      /* frames[0] has called something */
     const char *instruction; /* of frames[0] */
     const char *c_stack;     /* somewhere on the thread's C stack; NULL: no frame of C code was met */

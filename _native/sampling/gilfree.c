@@ -10,7 +10,8 @@
 #include "symbols/code_cache.h"
 
 /* Of the timer thread alone. */
-static size_t leaving; /* counts */
+static size_t leaving;       /* counts */
+static bool all_stood_still; /* the threads on a CPU, in the last snapshot, at the first look */
 static uint64_t
     given_up; /* a bit for each of the last stacks of threads on a CPU: the first look was, for another */
 
@@ -93,6 +94,7 @@ static bool read_alone(const reader *reads, pyprof_thread_node *one, bool on_cpu
     if (on_cpu && !reads->is_exact_only) {
         given_up = given_up << 1 | (live.gave_up_whole_copy && read);
     }
+    all_stood_still &= live.stood_still || !on_cpu;
     view->truncated = live.truncated;
     view->is_incomplete = live.is_incomplete;
     return read && pyprof_snapshot_add_frames(reads->request, view, frames[0], live.depth, symbol_of);
@@ -240,6 +242,7 @@ static bool take(const pyprof_snapshot_request *request, pyprof_gilfree_losses *
     }
     losses->torn += !others;
     pyprof_snapshot_begin(request);
+    all_stood_still = true;
     request->snapshot->lacks_others = !others;
     const bool late = request->snapshot->taken_ns - request->asked_ns > PYPROF_LATE_NS;
     for (size_t i = 0; i < pyprof_thread_lists_count(); i++) {
@@ -304,8 +307,7 @@ bool pyprof_gilfree_take(const pyprof_snapshot_request *request, pyprof_gilfree_
     }
     if (++leaving % READ_ALL_THE_SAME == 0) {
         pyprof_gilfree_losses of_nobody = {0};
-        take(request, &of_nobody, false);
-        return false;
+        return take(request, &of_nobody, false) && all_stood_still;
     }
     return take(request, losses, true);
 }

@@ -26,6 +26,10 @@ static pyprof_thread go_on(const pyprof_thread *known, const pyprof_thread_view 
         thread.placeable_ns += thread.certain_ns;
         thread.clock_ns = view->clock_ns;
     }
+    if (view->kept_cpu) { /* so nobody has to be asked */
+        thread.on_cpu = true;
+        thread.presence = 1;
+    }
     return thread;
 }
 

@@ -128,23 +128,29 @@ static bool walk(const pyprof_snapshot_request *request, PyThreadState *tstate, 
 /* Whether the thread's C call made a late snapshot late. A pending call runs on the thread that holds the
  * GIL; the timer gets the GIL from who held it. Without a GIL, or if that cannot be told, it may have been
  * any that was on a CPU: the others have been waiting for it. */
-static bool made_it_late(const pyprof_snapshot_request *request, const void *tstate) {
-    if (pyprof_is_free_threaded()) {
-        return true;
+static bool made_it_late(const pyprof_snapshot_request *request, const pyprof_thread *known) {
+    if (pyprof_is_free_threaded() || request->gil_holder == PYPROF_UNKNOWN_HOLDER) {
+        return known->on_cpu;
     }
     PyThreadState *here = PyThreadState_Get();
-    if (!pyprof_is_own_thread(pyprof_native_thread_id(here))) {
-        return tstate == here;
-    }
-    return tstate == request->gil_holder || request->gil_holder == PYPROF_UNKNOWN_HOLDER;
+    const bool held_gil = known->key.tstate == request->gil_holder;
+    return pyprof_is_own_thread(pyprof_native_thread_id(here))
+               ? held_gil
+               : known->key.tstate == here && (held_gil || known->on_cpu);
 }
 
-/* What a thread that was on a CPU when the clocks were read is doing at a late snapshot. */
-static void look_again(const pyprof_snapshot_request *request, pyprof_thread_view *view) {
-    view->moved_on = !made_it_late(request, view->key.tstate);
-    if (!view->moved_on) {
-        view->clock_ns = pyprof_thread_cpu_ns(view->key.tid);
+enum { NEARLY_ALL = 10 };
+
+/* What a thread that had run when the clocks were read is doing at a late snapshot. */
+static void look_again(const pyprof_snapshot_request *request, const pyprof_thread *known,
+                       pyprof_thread_view *view) {
+    if (!made_it_late(request, known)) {
+        view->moved_on = known->on_cpu;
+        return;
     }
+    const int64_t meanwhile = request->snapshot->taken_ns - request->asked_ns;
+    view->clock_ns = pyprof_thread_cpu_ns(view->key.tid);
+    view->kept_cpu = view->clock_ns - known->clock_ns > meanwhile - meanwhile / NEARLY_ALL;
 }
 
 /* No frames and no clock of its own yet. */
@@ -182,8 +188,8 @@ static bool take_thread(const pyprof_snapshot_request *request, PyThreadState *t
         /* It serves this snapshot, or had the GIL before, or is in C code without it. */
         view->presence = tstate == PyThreadState_Get() || tstate == request->gil_holder ||
                          pyprof_thread_is_on_cpu(key.tid) || pyprof_thread_is_runnable(key.tid) == PYPROF_YES;
-    } else if (late && known->items[place].on_cpu) {
-        look_again(request, view);
+    } else if (late && known->items[place].moved) {
+        look_again(request, &known->items[place], view);
     }
     return true;
 }

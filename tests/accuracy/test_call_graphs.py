@@ -37,9 +37,9 @@ SECONDS = 1.2
 WRONG = 0.002
 DISCARDED = 0.001
 INCOMPLETE = 0.5 if FREE_THREADED else 0
-# What may be left to the other engine, of plain calls and of all else: methods, generators and coroutines of
-# a microsecond hardly ever stand still.
-LEFT_OF_CALLS, LEFT = (0, 0) if FREE_THREADED else (0.5, 0.995)
+# What may be left to the other engine: functions of a microsecond hardly ever stand still, the less the
+# farther the two CPUs are from each other; on one CPU, they do.
+LEFT, LEFT_ON_ONE_CPU = (0, 0) if FREE_THREADED else (0.995, 0.1)
 
 
 def by_chance(share: float, of: int) -> float:
@@ -47,10 +47,9 @@ def by_chance(share: float, of: int) -> float:
     return share * of + 3 * math.sqrt(share * of) + 1
 
 
-def check(outcome: Outcome) -> None:
+def check(outcome: Outcome, left: float = LEFT) -> None:
     assert outcome.accepted > 50, outcome
     assert outcome.stats["overflowed"] == 0
-    left = LEFT_OF_CALLS if outcome.graph.kind == "calls" else LEFT
     assert outcome.stats["fallbacks"] <= left * outcome.looked, outcome
     assert outcome.wrong <= by_chance(WRONG, outcome.accepted), outcome
     assert outcome.stats["discarded"] <= by_chance(DISCARDED, outcome.looked), outcome
@@ -81,4 +80,4 @@ def test_stacks_are_paths_beside_a_busy_process(seed: int, two_cpus: tuple[int, 
 @pytest.mark.one_cpu
 def test_stacks_are_paths_on_one_cpu(seed: int, tmp_path: Path) -> None:
     cpu = min(os.sched_getaffinity(0))
-    check(run_call_graph("mixed", seed, tmp_path, seconds=SECONDS, cpu=cpu))
+    check(run_call_graph("mixed", seed, tmp_path, seconds=SECONDS, cpu=cpu), LEFT_ON_ONE_CPU)

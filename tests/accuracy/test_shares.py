@@ -116,8 +116,9 @@ def test_threads_that_take_the_cpu_from_each_other(recorded: Record) -> None:
     # 5,000 ticks: 0.7 points of chance; and 1 of bias with one CPU, since ticks are among what makes the
     # kernel go on with another thread. Where who has the GIL is taken for who has the CPU, or who runs
     # while the timer naps for who did before, C code lacks 3 to 9 points. With gaps of half a period at
-    # least, what takes less after a clock call has half of its share.
-    recorded("preempted", sample_rate=1000).check(points=3)
+    # least, what takes less after a clock call has half of its share. The fallback places only what stays on
+    # its CPU until the GIL is free: C code lacks 1 to 2 points more.
+    recorded("preempted", sample_rate=1000).check(points=3 if ENGINE == "gilfree" else 5)
 
 
 def test_threads_that_release_the_gil_all_the_time(recorded: Record) -> None:

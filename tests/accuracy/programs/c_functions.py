@@ -27,7 +27,7 @@ def call(function: Callable[[Any], Any], argument: Any) -> None:
 
 
 def key(number: float) -> float:
-    for _ in range(3):
+    for _ in range(200):
         number = -number
     return number
 
