@@ -24,6 +24,11 @@ from .reading import Recording, record
 
 Record = Callable[..., Recording]
 
+# For what does not depend on how many CPUs there are.
+ON_ONE_CPU = pytest.mark.parametrize(
+    "cpu", [pytest.param("one-cpu", marks=pytest.mark.one_cpu)], indirect=True
+)
+
 
 @pytest.fixture(params=["every-cpu", pytest.param("one-cpu", marks=pytest.mark.one_cpu)])
 def cpu(request: pytest.FixtureRequest) -> int | None:

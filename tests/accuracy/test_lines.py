@@ -16,7 +16,7 @@ pytestmark = [
 
 
 def test_four_lines_in_a_known_ratio(recorded: Record) -> None:
-    # 6,000 independent ticks each: 0.6 points of chance at most; three of them are five standard deviations.
+    # 4,500 independent ticks each: 0.7 points of chance at most; three of them are four standard deviations.
     recording = recorded("line_shares", sample_rate=3000)
     weights = {int(line): weight for line, weight in recording.truth["notes"]["lines"].items()}
     assert len(weights) == 4

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Record
+from .conftest import ON_ONE_CPU, Record
 from .reading import PROGRAMS
 
-pytestmark = pytest.mark.accuracy
+pytestmark = [pytest.mark.accuracy, ON_ONE_CPU]
 
 
 def test_names_outside_ascii_are_exact(recorded: Record) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from .conftest import ON_ONE_CPU
 from .reading import Profile, decode, is_profilers, read_directory, run_python
 
 pytestmark = pytest.mark.accuracy
@@ -71,6 +72,7 @@ def test_profile(tmp_path: Path, cpu: int | None) -> None:
     check(Profile(decode(output.read_bytes())), module="talk")
 
 
+@ON_ONE_CPU
 def test_a_cpython_that_is_not_known(tmp_path: Path, cpu: int | None) -> None:
     shutil.copytree(SOURCE / "pyprof", tmp_path / "pyprof", ignore=shutil.ignore_patterns("*.so"))
     subprocess.run(

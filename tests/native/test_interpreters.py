@@ -326,11 +326,16 @@ def generators():
     while going:
         for _ in middle(1): pass
 
+# A frame of more than 64 KiB is not copied, and so always left to it. But of two threads that want one GIL in
+# two interpreters, hardly any tick of that engine meets the one that has it.
+variables = "; ".join(f"v{i} = 0" for i in range(9000))
+exec(f"def wide():\\n    {variables}\\n    while going: pass")
+
 def in_other():
     execute(other, "burn_there(1)")
 
 going = True
-thread = in_thread(generators)
+thread = in_thread(wide if kind == "isolated" else generators)
 start(period_ns=200_000)
 with_clocks(in_other)
 going = False
@@ -343,7 +348,7 @@ answer(truth=truth, stacks=found(seen), stats=stats)
     )
     ((_, cpu, wall),) = found["truth"]
     stacks = found["stacks"]
-    assert found["stats"]["fallbacks"] > 20
+    assert found["stats"]["fallbacks"] > (20 if kind == "isolated" else 0)
     assert cpu_of(stacks, "in_other") == pytest.approx(cpu, abs=0.05)
     assert cpu_of(stacks, "in_other", "burn_there") > 0.9 * cpu
     assert wall_of(stacks, "in_other") < 1.5 * wall

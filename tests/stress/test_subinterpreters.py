@@ -107,6 +107,8 @@ assert threads() == 1
 @pytest.mark.parametrize("rate", [1000, 10_000])
 def test_thousands_of_them(kind: str, rate: int, run_python: Any) -> None:
     """Threads in them begin and end, and profilers, while their memory goes and comes back."""
+    if kind == "isolated" and sys.version_info < (3, 12):
+        pytest.skip("CPython allows no threads there")
     program = (
         PRELUDE
         + """
@@ -128,7 +130,7 @@ thread.join()
 made = 0
 def churn():
     global made
-    while made < 1500:
+    while made < 500:
         other = create(kind)
         made += 1
         for _ in range(3):
@@ -136,12 +138,12 @@ def churn():
         destroy(other)
 workers = [threading.Thread(target=churn) for _ in range(2 if kind == "isolated" else 1)]
 for worker in workers: worker.start()
-while made < 1500:
+while made < 500:
     pyprof.start(exporter="none", sample_rate=rate, max_overhead=1)
     assert goes_on()
     pyprof.stop()
 for worker in workers: worker.join()
-assert threads() == 1
+until(lambda: threads() == 1)
 """
     )
     run_python(program, kind, str(rate), check=True, timeout=900)

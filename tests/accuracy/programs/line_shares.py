@@ -12,7 +12,7 @@ from typing import Any
 
 from recording import Truth, record
 
-SECONDS = 2.0
+SECONDS = 1.5
 UNIT = 25
 STATEMENT = "x = (x * 31 + 5) & 255"
 
@@ -50,11 +50,11 @@ def run(truth: Truth) -> None:
     alone, in_turns = four_lines("alone"), four_lines("in_turns")
     end = thread_time() + SECONDS
     while thread_time() < end:
-        alone(300)
+        alone(600)
     used = 0.0
     while used < SECONDS:
         begin = thread_time()
-        in_turns(200)
+        in_turns(600)
         used += thread_time() - begin
         calls()
     lines = SOURCE.splitlines()
