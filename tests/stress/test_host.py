@@ -77,8 +77,11 @@ for worker in workers: worker.start()
 for worker in workers: worker.join()
 assert descriptors() == before, descriptors()
 def name(tid):
-    with open(f"/proc/self/task/{tid}/comm") as file:
-        return file.read().strip()
+    try:
+        with open(f"/proc/self/task/{tid}/comm") as file:
+            return file.read().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return "a worker that has just ended"
 (timer,) = [tid for tid in os.listdir("/proc/self/task") if name(tid) == "pyprof-timer"]
 kept = descriptors(f"self/task/{timer}")
 names = {os.path.basename(path) for path in kept}

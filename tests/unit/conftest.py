@@ -1,13 +1,17 @@
 """What several unit tests share."""
 
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from ..conftest import RunCommand
 from .exporting import Setup, Target
 
+PYPROF_RUN = [sys.executable, "-m", "pyprof", "run"]
 WORK = """
 import json, os, socket, sys, threading, time
 import pyprof
@@ -58,3 +62,20 @@ def setup() -> Iterator[Callable[..., Setup]]:
         while not one.exporter.stop(0):  # False as long as a thread that was left behind has not ended
             assert time.monotonic() < deadline
             time.sleep(0.01)
+
+
+@pytest.fixture
+def pyprof_run(run_process: RunCommand) -> RunCommand:
+    return lambda *words, **keywords: run_process(
+        [sys.executable, "-m", "pyprof", "run", *map(str, words)], **keywords
+    )
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Callable[[str], Path]:
+    def write(code: str) -> Path:
+        path = tmp_path / "program.py"
+        path.write_text(code)
+        return path
+
+    return write
