@@ -203,7 +203,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a minute or two; for a look, not for a claim")
     parser.add_argument("--rounds", type=int, default=30, help="on/off alternations a workload and profiler")
     parser.add_argument("--pairs", type=int, default=25, help="pieces of work of a block")
-    parser.add_argument("--only", nargs="+", default=["pyprof", *PEERS], help="profilers by name")
+    parser.add_argument(
+        "--only", nargs="+", default=["pyprof", "pyprof-slow", *PEERS], help="profilers by name"
+    )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     arguments.steady, arguments.warm_up = 20.0, 15.0
