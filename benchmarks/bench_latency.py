@@ -27,12 +27,12 @@ from .harness import (
     Ask,
     Estimate,
     conversation,
-    installed,
-    machine,
     note,
+    print_machine,
     print_table,
     received,
     save,
+    those_installed,
     warn_if_busy,
 )
 from .harness import sink as local_sink
@@ -195,19 +195,12 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rounds, arguments.peer_rounds, arguments.seconds = 3, 1, 2.0
-    names = ["nothing", *(name for name in arguments.only if installed(PROFILERS[name].module))]
-    for name in arguments.only:
-        if name not in names:
-            note(f"left out: {name} ({PROFILERS[name].module} is not installed)")
+    names = ["nothing", *those_installed(arguments.only)]
     warn_if_busy()
     begin = time.monotonic()
     with local_sink() as url:
         turns = measure(arguments, names, url)
-    details = machine()
-    print(
-        f"{details['cpu']}, {details['cpus']} CPUs, Linux {details['kernel']},"
-        f" Python {sys.version.split()[0]}, load {details['load_average'][0]:.1f}"
-    )
+    print_machine()
     summary = report(turns)
     path = save("latency", {"summary": summary, "raw": turns, "quick": arguments.quick}, arguments.json)
     note(f"{path} ({time.monotonic() - begin:.0f} s)")

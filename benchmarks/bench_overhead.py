@@ -32,12 +32,12 @@ from .harness import (
     Estimate,
     compiled_empty_loop,
     conversation,
-    installed,
-    machine,
     note,
+    print_machine,
     print_table,
     received,
     save,
+    those_installed,
     warn_if_busy,
     worker,
 )
@@ -212,10 +212,7 @@ def main() -> int:
     if arguments.quick:
         arguments.rounds, arguments.pairs = 4, 10
         arguments.steady, arguments.warm_up = 3.0, 1.0
-    names = [name for name in arguments.only if installed(PROFILERS[name].module)]
-    for name in arguments.only:
-        if name not in names:
-            note(f"left out: {name} ({PROFILERS[name].module} is not installed)")
+    names = those_installed(arguments.only)
     if not names:
         return 1
     warn_if_busy()
@@ -223,11 +220,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory, local_sink() as url:
         library = compiled_empty_loop(Path(directory))
         data = measure(arguments, names, url, str(library))
-    details = machine()
-    print(
-        f"{details['cpu']}, {details['cpus']} CPUs, Linux {details['kernel']},"
-        f" Python {sys.version.split()[0]}"
-    )
+    print_machine()
     summary = report(data, names)
     path = save("overhead", {"summary": summary, "raw": data, "quick": arguments.quick}, arguments.json)
     note(f"{path} ({time.monotonic() - begin:.0f} s)")

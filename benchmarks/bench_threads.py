@@ -33,12 +33,12 @@ from .harness import (
     Estimate,
     compiled_empty_loop,
     conversation,
-    installed,
-    machine,
     note,
+    print_machine,
     print_table,
     received,
     save,
+    those_installed,
     warn_if_busy,
 )
 from .harness import sink as local_sink
@@ -207,10 +207,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rounds, arguments.peer_rounds, arguments.seconds = 1, 1, 2.0
-    names = ["empty", *(name for name in arguments.only if installed(PROFILERS[name].module))]
-    for name in arguments.only:
-        if name not in names:
-            note(f"left out: {name} ({PROFILERS[name].module} is not installed)")
+    names = ["empty", *those_installed(arguments.only)]
     warn_if_busy()
     begin = time.monotonic()
     results = {}
@@ -220,11 +217,7 @@ def main() -> int:
             of_case = [name for name in names if name not in CASES[workload].left_out]
             note(f"{CASES[workload].title}: {arguments.rounds} rounds of {', '.join(of_case)}")
             results[workload] = measure(workload, of_case, arguments, url, library)
-    details = machine()
-    print(
-        f"{details['cpu']}, {details['cpus']} CPUs, Linux {details['kernel']},"
-        f" Python {sys.version.split()[0]}, load {details['load_average'][0]:.1f}"
-    )
+    print_machine()
     print("\nCPU of the profiler's own threads, percent of a core: medians, [95 % intervals]\n")
     summary = report(results)
     path = save("threads", {"summary": summary, "raw": results, "quick": arguments.quick}, arguments.json)

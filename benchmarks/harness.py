@@ -19,6 +19,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from .profilers import PROFILERS
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "build" / "benchmarks"
 
@@ -56,6 +58,23 @@ def installed(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except ImportError:
         return False
+
+
+def print_machine() -> None:
+    """What the figures are of; they come next."""
+    details = machine()
+    print(
+        f"{details['cpu']}, {details['cpus']} CPUs, Linux {details['kernel']},"
+        f" Python {sys.version.split()[0]}, load {details['load_average'][0]:.1f}"
+    )
+
+
+def those_installed(names: Sequence[str]) -> list[str]:
+    """Of these profilers; says which are left out."""
+    for name in names:
+        if not installed(PROFILERS[name].module):
+            note(f"left out: {name} ({PROFILERS[name].module} is not installed)")
+    return [name for name in names if installed(PROFILERS[name].module)]
 
 
 @dataclass(frozen=True)

@@ -306,8 +306,10 @@ bool pyprof_gilfree_take(const pyprof_snapshot_request *request, pyprof_gilfree_
         return take(request, losses, false);
     }
     if (++leaving % READ_ALL_THE_SAME == 0) {
-        pyprof_gilfree_losses of_nobody = {0};
-        return take(request, &of_nobody, false) && all_stood_still;
+        pyprof_gilfree_losses if_taken = {0};
+        const bool taken = take(request, &if_taken, false) && all_stood_still;
+        *losses = taken ? if_taken : *losses;
+        return taken;
     }
     return take(request, losses, true);
 }

@@ -16,6 +16,10 @@ static pyprof_thread go_on(const pyprof_thread *known, const pyprof_thread_view 
     thread.unread = view->unread || (lacks_others && thread.elsewhere != NULL && view->elsewhere == NULL &&
                                      thread.owed_wall_ns < MOST_OWED_NS);
     thread.elsewhere = view->elsewhere != NULL || !thread.unread ? view->elsewhere : thread.elsewhere;
+    if (view->kept_cpu) { /* so nobody has to be asked */
+        thread.on_cpu = true;
+        thread.presence = 1;
+    }
     if (view->moved_on || thread.unread) {
         thread.on_cpu = false;
         thread.presence = 0;
@@ -25,10 +29,6 @@ static pyprof_thread go_on(const pyprof_thread *known, const pyprof_thread_view 
         thread.certain_ns = (int64_t)(share * (double)meanwhile);
         thread.placeable_ns += thread.certain_ns;
         thread.clock_ns = view->clock_ns;
-    }
-    if (view->kept_cpu) { /* so nobody has to be asked */
-        thread.on_cpu = true;
-        thread.presence = 1;
     }
     return thread;
 }

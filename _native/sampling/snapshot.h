@@ -26,7 +26,7 @@ typedef struct {
     bool moved_on;
     double presence;  /* of a thread that is not known yet: how likely it is on a CPU */
     int64_t clock_ns; /* -1: not read again */
-    bool kept_cpu;    /* from then on until the snapshot, and so had it then */
+    bool kept_cpu;    /* from when the clocks were read until the snapshot */
     /* Where a thread stands that did not have the GIL when its frames were read; NULL: it may have had it. */
     const char *instruction;
     bool walked; /* false: the thread has not run since the last snapshot, its stack is the one it had then */

@@ -5,7 +5,9 @@ clock's delta charged to whatever the tick finds) `burst`, `gil_held` and `forei
 at the end assert; so does `lockstep` at 100 Hz (99.9 % and 0 % for 70 and 30). With ticks that are taken
 however late they come, `lockstep` on one CPU is 3 to 4 points off; up to 0.3 ms late, 2 to 3. With a timer
 that attaches when it finds the GIL free once, `releases` loses 10 to 40 % of the CPU time in every third run
-(3.12). With slow guarded reads, and what they give up not left to `current_frames`, `short_calls` is up to
+(3.12). With late snapshots that place only what was asked for, `gil_held` is 2 to 4 points off in every third
+run under `current_frames` (one CPU); with who has the GIL taken for who had the CPU until then, `preempted`
+is 6 to 8. With slow guarded reads, and what they give up not left to `current_frames`, `short_calls` is up to
 29 points off with several CPUs.
 """
 
