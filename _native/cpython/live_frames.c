@@ -124,7 +124,7 @@ const char *pyprof_copy_of_stray(walk_state *walk, const char *frame, pyprof_str
         if ((uintptr_t)frame % sizeof(void *) != 0 || !pyprof_read_memory(&one, 1)) {
             return NULL;
         }
-        walk->read_more = true;
+        walk->read_later = walk->depth + 1;
     }
     const char *copy = stray->object + BEFORE_GENERATORS_FRAME;
     pyprof_expect_stray(stack, frame);

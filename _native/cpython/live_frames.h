@@ -24,10 +24,10 @@ typedef struct {
      * beyond. */
     const char *chunk, *chunk_address, *chunk_end, *frame_end;
     bool end_is_exact;
-    bool reads_c_frames;  /* takes none of them as it was the last time */
-    bool read_more;       /* frames that were not copied with the others, but later */
-    bool moved;           /* the two copies of a frame differ, or there is but one of the innermost */
-    size_t known_from;    /* the frame from which on outwards all calls are known, once they were looked up */
+    bool reads_c_frames; /* takes none of them as it was the last time */
+    size_t read_later;   /* up to this one there are frames that were not copied with the others, but later */
+    bool moved;          /* the two copies of a frame differ, or there is but one of the innermost */
+    size_t known_from;   /* the frame from which on outwards all calls are known, once they were looked up */
     bool skipped_c_frame; /* took one as it was the last time */
     bool at_c_frame;      /* the outermost so far */
     bool enters_c;        /* the next frame, if it calls something, has called C code */

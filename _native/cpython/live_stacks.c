@@ -46,6 +46,13 @@ static const char *bytecode_of(const char *frame, const char *code, pyprof_code_
 #endif
 }
 
+/* In bytes; outside its code: it is torn. */
+static intptr_t lasti_of(const char *frame, const char *code, pyprof_code_shape *shape) {
+    const char *bytecode = bytecode_of(frame, code, shape);
+    const intptr_t lasti = (intptr_t)((uintptr_t)pointer_at(frame, FRAME_IP) - (uintptr_t)bytecode);
+    return bytecode == NULL ? PTRDIFF_MAX : lasti;
+}
+
 /* The callable of a frame on the data stack, if it stood there with the same instruction in both copies. The
  * frames further out cannot have moved. */
 static const void *callable_on_data_stack(const walk_state *walk, const char *frame, const char *place) {
@@ -105,9 +112,8 @@ static pyprof_live_result add_frame(walk_state *walk, const char *address, const
     if (shape == NULL) {
         return PYPROF_LIVE_UNKNOWN;
     }
-    const char *bytecode = bytecode_of(copy, code, shape);
-    const intptr_t lasti = (intptr_t)((uintptr_t)pointer_at(copy, FRAME_IP) - (uintptr_t)bytecode);
-    if (bytecode == NULL || lasti < -(intptr_t)sizeof(_Py_CODEUNIT) || lasti >= shape->bytecode_bytes) {
+    const intptr_t lasti = lasti_of(copy, code, shape);
+    if (lasti < -(intptr_t)sizeof(_Py_CODEUNIT) || lasti >= shape->bytecode_bytes) {
         return PYPROF_LIVE_TORN;
     }
     bool on_data_stack = copy[FRAME_OWNER] == FRAME_OWNED_BY_THREAD;
@@ -228,13 +234,41 @@ static void take_over(pyprof_live_walk *walk, const walk_state *state, const pyp
     walk->c_stack = PYPROF_FRAME_ON_C_STACK ? thread->frame_holder : state->c_frame;
 }
 
+/* Whether the frames up to the caller of the last one that was read later are still what they were. The
+ * thread state does not tell: a generator may have ended meanwhile, and another one begun at its address,
+ * called from further on in the same frame. */
+static bool stand_until_now(walk_state *walk) {
+    enum { MOST = 32 };
+    const size_t count = walk->read_later < walk->depth ? walk->read_later + 1 : walk->depth;
+    char copies[MOST][FRAME_BYTES];
+    pyprof_read reads[MOST];
+    if (count > MOST) {
+        return false;
+    }
+    for (size_t i = 0; i < count; i++) {
+        reads[i] = (pyprof_read){copies[i], walk->frames[i].address, FRAME_BYTES};
+    }
+    if (!pyprof_read_memory(reads, count)) {
+        return false;
+    }
+    for (size_t i = 0; i < count; i++) {
+        const void *code = walk->frames[i].code;
+        pyprof_code_shape *shape = code_of(copies[i]) == code ? walk->find(code) : NULL;
+        if (shape == NULL || (i > 0 && lasti_of(copies[i], code, shape) != walk->frames[i].lasti)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static pyprof_live_result walk_view_of_copy(const pyprof_live_thread *thread, walk_state *walk) {
     pyprof_go_to_newest_chunk(thread, walk);
     pyprof_live_result result = walk_frames(walk, thread->frame);
     if (result != PYPROF_LIVE_EXACT) {
         return result;
     }
-    if (walk->read_more) {
+    if (walk->read_later > 0) {
+        walk->moved |= !stand_until_now(walk);
         pyprof_live_thread last = *thread;
         if (!pyprof_live_read_thread(&last)) {
             return PYPROF_LIVE_TORN;
@@ -242,7 +276,7 @@ static pyprof_live_result walk_view_of_copy(const pyprof_live_thread *thread, wa
         walk->moved |= !pyprof_is_at_same_place(&last, thread);
     }
     walk->moved |= walk->stack->frame_later != thread->frame;
-    if ((walk->moved || walk->read_more) && !walk->truncated && !walk->end_is_exact) {
+    if ((walk->moved || walk->read_later > 0) && !walk->truncated && !walk->end_is_exact) {
         return PYPROF_LIVE_TORN; /* a generator that has been suspended, or is about to go on, has no caller
                                   */
     }

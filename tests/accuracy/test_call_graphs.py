@@ -13,6 +13,8 @@ Seen to fail:
   one (3.13);
 - with stacks of unknown calls accepted on free-threaded builds: 1 to 3 % of coroutines and generators;
 - with a generator without a caller taken for a whole stack: 1 of 20 that were read;
+- with generators that were found and read later taken to be those of the first copy: 1 % wrong where one ends
+  and another begins at its address (async_generators, seed 702974, 3.15t);
 - without the callers of what moves too fast: 31 % of the ticks discarded with generators (3.14t);
 - with line numbers one off: nearly all;
 - with all ticks left to the other engine.
@@ -37,9 +39,9 @@ SECONDS = 1.2
 WRONG = 0.002
 DISCARDED = 0.001
 INCOMPLETE = 0.5 if FREE_THREADED else 0
-# What may be left to the other engine: functions of a microsecond hardly ever stand still, the less the
-# farther the two CPUs are from each other; on one CPU, they do.
-LEFT, LEFT_ON_ONE_CPU = (0, 0) if FREE_THREADED else (0.995, 0.1)
+# What may be left to the other engine: functions of a microsecond hardly ever stand still (generators at one
+# tick of a hundred to three hundred); on one CPU, they do.
+LEFT, LEFT_ON_ONE_CPU = (0, 0) if FREE_THREADED else (0.999, 0.1)
 
 
 def by_chance(share: float, of: int) -> float:
