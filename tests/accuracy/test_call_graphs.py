@@ -3,9 +3,9 @@
 A new graph at each run; CALL_GRAPH_SEED asks for one again. More of them, and for longer, are run by
 `python -m benchmarks.bench_call_graphs`. 0.2 % of the accepted stacks may be wrong, and at 0.1 % of the ticks
 that come in time there may be no stack; by chance, three standard deviations more: where the machine is busy,
-there are few. On free-threaded builds up to half of the stacks may end at a caller: new generators have new
-addresses there and are gone before they are found (a third of the stacks on a quiet machine), and a call
-must be seen more than once to be known.
+there are few. On free-threaded builds up to four fifths of the stacks may end at a caller: new generators have
+new addresses there and are gone before they are found (a tenth to two thirds of the stacks, the more the farther
+the two CPUs are from each other), and a call must be seen more than once to be known.
 
 Seen to fail:
 - with any call taken as one that was seen: 5 to 10 % wrong of plain calls, 20 % of generators (3.14t);
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.accuracy
 SECONDS = 1.2
 WRONG = 0.002
 DISCARDED = 0.001
-INCOMPLETE = 0.5 if FREE_THREADED else 0
+INCOMPLETE = 0.8 if FREE_THREADED else 0
 # What may be left to the other engine: functions of a microsecond hardly ever stand still (generators at one
 # tick of a hundred to three hundred); on one CPU, they do.
 LEFT, LEFT_ON_ONE_CPU = (0, 0) if FREE_THREADED else (0.999, 0.1)
