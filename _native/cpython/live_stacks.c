@@ -234,31 +234,39 @@ static void take_over(pyprof_live_walk *walk, const walk_state *state, const pyp
     walk->c_stack = PYPROF_FRAME_ON_C_STACK ? thread->frame_holder : state->c_frame;
 }
 
-/* Whether the frames up to the caller of the last one that was read later are still what they were. The
- * thread state does not tell: a generator may have ended meanwhile, and another one begun at its address,
- * called from further on in the same frame. */
-static bool stand_until_now(walk_state *walk) {
-    enum { MOST = 32 };
-    const size_t count = walk->read_later < walk->depth ? walk->read_later + 1 : walk->depth;
-    char copies[MOST][FRAME_BYTES];
-    pyprof_read reads[MOST];
-    if (count > MOST) {
+enum { MOST_AT_ONCE = 32 };
+
+/* Whether frames of the walk are still what they were, but for how far the innermost has come. */
+static bool stand_still(walk_state *walk, size_t begin, size_t end) {
+    char copies[MOST_AT_ONCE][FRAME_BYTES];
+    pyprof_read reads[MOST_AT_ONCE];
+    for (size_t i = begin; i < end; i++) {
+        reads[i - begin] = (pyprof_read){copies[i - begin], walk->frames[i].address, FRAME_BYTES};
+    }
+    if (!pyprof_read_memory(reads, end - begin)) {
         return false;
     }
-    for (size_t i = 0; i < count; i++) {
-        reads[i] = (pyprof_read){copies[i], walk->frames[i].address, FRAME_BYTES};
-    }
-    if (!pyprof_read_memory(reads, count)) {
-        return false;
-    }
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = begin; i < end; i++) {
+        const char *copy = copies[i - begin];
         const void *code = walk->frames[i].code;
-        pyprof_code_shape *shape = code_of(copies[i]) == code ? walk->find(code) : NULL;
-        if (shape == NULL || (i > 0 && lasti_of(copies[i], code, shape) != walk->frames[i].lasti)) {
+        pyprof_code_shape *shape = code_of(copy) == code ? walk->find(code) : NULL;
+        if (shape == NULL || (i > 0 && lasti_of(copy, code, shape) != walk->frames[i].lasti)) {
             return false;
         }
     }
     return true;
+}
+
+/* Up to the caller of the last one that was read later. The thread state does not tell: a generator may have
+ * ended meanwhile, and another one begun at its address, called from further on in the same frame. */
+static bool those_read_later_stand_still(walk_state *walk) {
+    const size_t count = walk->read_later < walk->depth ? walk->read_later + 1 : walk->depth;
+    bool stand = true;
+    for (size_t begin = 0; begin < count && stand; begin += MOST_AT_ONCE) {
+        const size_t rest = count - begin;
+        stand = stand_still(walk, begin, begin + (rest < MOST_AT_ONCE ? rest : MOST_AT_ONCE));
+    }
+    return stand;
 }
 
 static pyprof_live_result walk_view_of_copy(const pyprof_live_thread *thread, walk_state *walk) {
@@ -268,7 +276,7 @@ static pyprof_live_result walk_view_of_copy(const pyprof_live_thread *thread, wa
         return result;
     }
     if (walk->read_later > 0) {
-        walk->moved |= !stand_until_now(walk);
+        walk->moved |= !those_read_later_stand_still(walk);
         pyprof_live_thread last = *thread;
         if (!pyprof_live_read_thread(&last)) {
             return PYPROF_LIVE_TORN;
@@ -276,6 +284,10 @@ static pyprof_live_result walk_view_of_copy(const pyprof_live_thread *thread, wa
         walk->moved |= !pyprof_is_at_same_place(&last, thread);
     }
     walk->moved |= walk->stack->frame_later != thread->frame;
+    /* That took long, and of a recursion all calls are one: those of two moments, too. */
+    if (walk->moved && walk->read_later > MOST_STRAYS) {
+        return PYPROF_LIVE_TORN;
+    }
     if ((walk->moved || walk->read_later > 0) && !walk->truncated && !walk->end_is_exact) {
         return PYPROF_LIVE_TORN; /* a generator that has been suspended, or is about to go on, has no caller
                                   */

@@ -221,6 +221,50 @@ answer(ticks=after["ticks"] - before["ticks"], fallbacks=after["fallbacks"] - be
     assert found["fallbacks"] < 0.05 * found["ticks"]
 
 
+def test_coroutines_that_wait_for_each_other_many_levels_deep(engine: Run) -> None:
+    """More than are copied with the stack, and new ones each time.
+
+    Seen to fail on free-threaded builds: where no more than 32 frames are read once more, no stack has its
+    leaf; where a stack that moved meanwhile is taken for a recursion all of whose calls are known, one has
+    frames of two moments, fifteen too many."""
+    found = engine("""
+DEPTH = 100
+
+def burn():
+    end = time.thread_time() + 0.005
+    while time.thread_time() < end:
+        pass
+
+async def descend(levels):
+    if levels:
+        await descend(levels - 1)
+    else:
+        burn()
+
+def work(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            descend(DEPTH).send(None)
+        except StopIteration:
+            pass
+
+start()
+work(1)
+assert _native.rotate(PATIENCE)
+_native.take()
+before = _native.stats()
+work(1)
+after = _native.stats()
+seen, _ = stop()
+answer(**{name: after[name] - before[name] for name in ("stacks", "fallbacks", "incomplete")},
+       depths=sorted({len(frames) for frames, _ in seen if frames[0][0] == "burn"}), whole=DEPTH + 4)
+""")
+    assert found["depths"] == [found["whole"]]
+    assert found["stacks"] > 100
+    assert found["fallbacks"] + found["incomplete"] < 0.1 * found["stacks"]
+
+
 def test_a_generator_that_comes_and_goes_between_c_calls(engine: Run) -> None:
     """Frames of C code are taken as they were the last time, but not where the call is new."""
     found = engine("""
