@@ -3,9 +3,9 @@
 A new graph at each run; CALL_GRAPH_SEED asks for one again. More of them, and for longer, are run by
 `python -m benchmarks.bench_call_graphs`. 0.2 % of the accepted stacks may be wrong, and at 0.1 % of the ticks
 that come in time there may be no stack; by chance, three standard deviations more: where the machine is busy,
-there are few. On free-threaded builds up to four fifths of the stacks may end at a caller: new generators have
-new addresses there and are gone before they are found (a tenth to two thirds of the stacks, the more the farther
-the two CPUs are from each other), and a call must be seen more than once to be known.
+there are few. On free-threaded builds up to four fifths of the stacks may end at a caller: new generators
+have new addresses there and are gone before they are found (a tenth to two thirds of the stacks, the more
+the farther the two CPUs are from each other), and a call must be seen more than once to be known.
 
 Seen to fail:
 - with any call taken as one that was seen: 5 to 10 % wrong of plain calls, 20 % of generators (3.14t);
@@ -13,8 +13,8 @@ Seen to fail:
   one (3.13);
 - with stacks of unknown calls accepted on free-threaded builds: 1 to 3 % of coroutines and generators;
 - with a generator without a caller taken for a whole stack: 1 of 20 that were read;
-- with generators that were found and read later taken to be those of the first copy: 1 % wrong where one ends
-  and another begins at its address (async_generators, seed 702974, 3.15t);
+- with generators that were found and read later taken to be those of the first copy: 1 % wrong where one
+  ends and another begins at its address (async_generators, seed 702974, 3.15t);
 - without the callers of what moves too fast: 31 % of the ticks discarded with generators (3.14t);
 - with line numbers one off: nearly all;
 - with all ticks left to the other engine.

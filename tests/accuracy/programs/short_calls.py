@@ -2,8 +2,8 @@
 generator in a generator, from a generator expression and from a coroutine in a coroutine.
 
 Truth is their number: no clock is read in between. They take some 8 microseconds, whatever the machine and
-the interpreter; on free-threaded builds, where new generators have new addresses and what they call loses some
-5 of each call with several CPUs, some 200.
+the interpreter; on free-threaded builds, where new generators have new addresses and what they call loses
+some 5 of each call with several CPUs, some 200.
 """
 
 import sys
