@@ -74,9 +74,11 @@ answer(cpu=cpu, wall=wall, counters=counters, stats=_native.stats(),
     assert total["cpu"] == pytest.approx(found["cpu"], rel=0.02)
     assert total["wall"] == pytest.approx(found["wall"], rel=0.02)
     assert 0.85 * found["stats"]["ticks"] <= total["samples"] <= found["stats"]["ticks"]
-    # A tick that comes late, on a machine that has much to do, may cost one call its weight.
-    assert found["on_cpu"] > 0.7 * found["cpu"]
-    assert found["asleep"] > 0.7 * found["slept"]
+    # A tick that comes late, on a machine that has much to do, may cost one call its weight; or, where it waits
+    # for the GIL as well, two.
+    least = 0.7 if gilfree else 0.4
+    assert found["on_cpu"] > least * found["cpu"]
+    assert found["asleep"] > least * found["slept"]
 
 
 def test_idle_threads_cost_no_walks(engine: Run, require: Any) -> None:
