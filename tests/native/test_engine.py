@@ -74,8 +74,8 @@ answer(cpu=cpu, wall=wall, counters=counters, stats=_native.stats(),
     assert total["cpu"] == pytest.approx(found["cpu"], rel=0.02)
     assert total["wall"] == pytest.approx(found["wall"], rel=0.02)
     assert 0.85 * found["stats"]["ticks"] <= total["samples"] <= found["stats"]["ticks"]
-    # A tick that comes late, on a machine that has much to do, may cost one call its weight; or, where it waits
-    # for the GIL as well, two.
+    # A tick that comes late, on a machine that has much to do, may cost one call its weight; or, where it
+    # waits for the GIL as well, two.
     least = 0.7 if gilfree else 0.4
     assert found["on_cpu"] > least * found["cpu"]
     assert found["asleep"] > least * found["slept"]
