@@ -276,7 +276,7 @@ static pyprof_live_result walk_view_of_copy(const pyprof_live_thread *thread, wa
         return result;
     }
     if (walk->read_later > 0) {
-        walk->moved |= !those_read_later_stand_still(walk);
+        walk->moved = walk->moved || !those_read_later_stand_still(walk);
         pyprof_live_thread last = *thread;
         if (!pyprof_live_read_thread(&last)) {
             return PYPROF_LIVE_TORN;

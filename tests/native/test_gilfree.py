@@ -164,9 +164,23 @@ answer(stats=stats)
     assert found["stats"]["fallbacks"] == 0
 
 
+# What is seen of the program's `work` once everything is known.
+SECOND_WINDOW = """
+start()
+work(1)
+assert _native.rotate(PATIENCE)
+_native.take()
+before = _native.stats()
+work(1)
+after = _native.stats()
+seen, _ = stop()
+"""
+
+
 def test_generators_and_constructors_need_no_other_engine(engine: Run) -> None:
     """Their frames lie in objects on the heap, and between frames that CPython does not show."""
-    found = engine("""
+    found = engine(
+        """
 def burn():
     end = time.thread_time() + 0.002
     while time.thread_time() < end:
@@ -202,19 +216,14 @@ def work(seconds):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         once()
-
-start()
-work(1)
-assert _native.rotate(PATIENCE)
-_native.take()
-before = _native.stats()
-work(1)
-after = _native.stats()
-seen, _ = stop()
+"""
+        + SECOND_WINDOW
+        + """
 answer(ticks=after["ticks"] - before["ticks"], fallbacks=after["fallbacks"] - before["fallbacks"],
        stacks=sorted({"/".join(name for name, _, _ in frames[::-1]) for frames, _ in seen
                       if frames[0][0] == "burn"}))
-""")
+"""
+    )
     assert set(found["stacks"]) == {
         f"<module>/work/once/{path}/burn" for path in ("outer/inner", "awaiting/awaited", "Made.__init__")
     }
@@ -226,8 +235,10 @@ def test_coroutines_that_wait_for_each_other_many_levels_deep(engine: Run) -> No
 
     Seen to fail on free-threaded builds: where no more than 32 frames are read once more, no stack has its
     leaf; where a stack that moved meanwhile is taken for a recursion all of whose calls are known, one has
-    frames of two moments, fifteen too many."""
-    found = engine("""
+    frames of two moments, fifteen too many.
+    """
+    found = engine(
+        """
 DEPTH = 100
 
 def burn():
@@ -248,18 +259,13 @@ def work(seconds):
             descend(DEPTH).send(None)
         except StopIteration:
             pass
-
-start()
-work(1)
-assert _native.rotate(PATIENCE)
-_native.take()
-before = _native.stats()
-work(1)
-after = _native.stats()
-seen, _ = stop()
+"""
+        + SECOND_WINDOW
+        + """
 answer(**{name: after[name] - before[name] for name in ("stacks", "fallbacks", "incomplete")},
        depths=sorted({len(frames) for frames, _ in seen if frames[0][0] == "burn"}), whole=DEPTH + 4)
-""")
+"""
+    )
     assert found["depths"] == [found["whole"]]
     assert found["stacks"] > 100
     assert found["fallbacks"] + found["incomplete"] < 0.1 * found["stacks"]
