@@ -29,7 +29,7 @@ def native_extension() -> Extension:
             else ["-std=c11", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra", "-pthread"]
         ),
         # Before glibc 2.34 timers are in librt.
-        extra_link_args=[] if msvc else ["-pthread", *([] if PORTABLE else ["-lrt"])],
+        extra_link_args=[] if msvc else ["-pthread", *([] if PORTABLE else ["-lrt", "-lm"])],
     )
 
 

@@ -2,12 +2,16 @@
 #include <Python.h>
 #include <string.h>
 
+#include "memory/heap.h"
 #include "sampling/timer.h"
 #include "windows/window_type.h"
 
 #ifndef PYPROF_PORTABLE
 #include "cpython/interpreter.h"
+#include "memory/recording.h"
 #include "sampling/after_fork.h"
+#include "sampling/clocks.h"
+#include "sampling/memory_limit.h"
 #include "sampling/own_threads.h"
 #include "sampling/proc.h"
 #include "sampling/sigterm.h"
@@ -153,6 +157,76 @@ static PyObject *native_own_threads(PyObject *Py_UNUSED(module), PyObject *Py_UN
 static PyObject *native_threads(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
     return PyLong_FromLong(pyprof_native_thread_count());
 }
+
+static PyObject *native_start_memory(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs) {
+    static char *keywords[] = {"period", "max_frames", "max_bytes", NULL};
+    pyprof_heap_options options;
+    unsigned int max_frames;
+    Py_ssize_t max_bytes;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$dIn:start_memory", keywords, &options.period,
+                                     &max_frames, &max_bytes)) {
+        return NULL;
+    }
+    if (!(options.period >= 1) || max_frames < 1 || max_frames > MAX_FRAMES || max_bytes < 1) {
+        PyErr_SetString(PyExc_ValueError, "out of range");
+        return NULL;
+    }
+    options.max_frames = max_frames;
+    options.max_bytes = (size_t)max_bytes;
+    if (!pyprof_recording_start(&options)) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *native_stop_memory(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
+    pyprof_recording_stop();
+    Py_RETURN_NONE;
+}
+
+static PyObject *native_set_memory_period(PyObject *Py_UNUSED(module), PyObject *period) {
+    const double bytes = PyFloat_AsDouble(period);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    if (!(bytes >= 1)) {
+        PyErr_SetString(PyExc_ValueError, "out of range");
+        return NULL;
+    }
+    pyprof_recording_set_period(bytes);
+    Py_RETURN_NONE;
+}
+
+static PyObject *native_check_memory(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
+    return PyBool_FromLong(pyprof_recording_check());
+}
+
+static PyObject *native_report_memory(PyObject *module, PyObject *args, PyObject *kwargs) {
+    static char *keywords[] = {"max_bytes", "peak", NULL};
+    Py_ssize_t max_bytes;
+    int peak;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$np:report_memory", keywords, &max_bytes, &peak)) {
+        return NULL;
+    }
+    pyprof_window *window = pyprof_window_new(max_bytes < 0 ? 0 : (size_t)max_bytes);
+    if (window == NULL) {
+        return PyErr_NoMemory();
+    }
+    pyprof_window_get_info(window)->start_ns = pyprof_unix_ns();
+    Py_BEGIN_ALLOW_THREADS pyprof_heap_report(window, peak ? PYPROF_HEAP_PEAK : PYPROF_HEAP_TOTAL);
+    Py_END_ALLOW_THREADS return pyprof_window_wrap(module, window);
+}
+
+static PyObject *native_limit_memory(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs) {
+    static char *keywords[] = {"resident", "address_space", NULL};
+    long long resident, address_space;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$LL:limit_memory", keywords, &resident, &address_space)) {
+        return NULL;
+    }
+    pyprof_memory_limit_set(resident, address_space);
+    Py_RETURN_NONE;
+}
+
 #endif
 
 typedef struct {
@@ -206,12 +280,23 @@ static PyObject *native_stats(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(u
     return result == NULL ? NULL : with_item(result, "trusted_clocks", PyBool_FromLong(stats.trusted_clocks));
 }
 
+static PyObject *native_memory_stats(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
+    pyprof_heap_stats stats = {0};
+#ifndef PYPROF_PORTABLE
+    pyprof_heap_get_stats(&stats);
+#endif
+    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:d,s:n}", "samples", stats.samples, "live",
+                         stats.live, "overflowed", stats.overflowed, "unkept", stats.unkept, "evicted",
+                         stats.evicted, "gaps", stats.gaps, "inuse_bytes", stats.inuse_bytes, "peak_bytes",
+                         stats.peak_bytes, "period", stats.period, "bytes", (Py_ssize_t)stats.bytes);
+}
 static PyObject *native_is_main_interpreter(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
     return PyBool_FromLong(PyInterpreterState_Get() == PyInterpreterState_Main());
 }
 
 static PyMethodDef methods[] = {
     {"stats", native_stats, METH_NOARGS, NULL},
+    {"memory_stats", native_memory_stats, METH_NOARGS, NULL},
     {"is_main_interpreter", native_is_main_interpreter, METH_NOARGS, NULL},
 #ifndef PYPROF_PORTABLE
     {"start", (PyCFunction)(void (*)(void))native_start, METH_VARARGS | METH_KEYWORDS, NULL},
@@ -234,6 +319,12 @@ static PyMethodDef methods[] = {
     {"gilfree_obstacle", native_gilfree_obstacle, METH_NOARGS, NULL},
     {"own_threads", native_own_threads, METH_NOARGS, NULL},
     {"native_threads", native_threads, METH_NOARGS, NULL},
+    {"start_memory", (PyCFunction)(void (*)(void))native_start_memory, METH_VARARGS | METH_KEYWORDS, NULL},
+    {"stop_memory", native_stop_memory, METH_NOARGS, NULL},
+    {"set_memory_period", native_set_memory_period, METH_O, NULL},
+    {"check_memory", native_check_memory, METH_NOARGS, NULL},
+    {"report_memory", (PyCFunction)(void (*)(void))native_report_memory, METH_VARARGS | METH_KEYWORDS, NULL},
+    {"limit_memory", (PyCFunction)(void (*)(void))native_limit_memory, METH_VARARGS | METH_KEYWORDS, NULL},
 #endif
     {NULL, NULL, 0, NULL},
 };
@@ -243,8 +334,16 @@ static int native_exec(PyObject *module) {
         const char *name;
         pyprof_column column;
     } columns[] = {
-        {"SAMPLES", PYPROF_SAMPLES}, {"CPU_SAMPLES", PYPROF_CPU_SAMPLES}, {"CPU_NS", PYPROF_CPU_NS},
-        {"WALL_NS", PYPROF_WALL_NS}, {"GIL_HELD_NS", PYPROF_GIL_HELD_NS}, {"GIL_WAIT_NS", PYPROF_GIL_WAIT_NS},
+        {"SAMPLES", PYPROF_SAMPLES},
+        {"CPU_SAMPLES", PYPROF_CPU_SAMPLES},
+        {"CPU_NS", PYPROF_CPU_NS},
+        {"WALL_NS", PYPROF_WALL_NS},
+        {"GIL_HELD_NS", PYPROF_GIL_HELD_NS},
+        {"GIL_WAIT_NS", PYPROF_GIL_WAIT_NS},
+        {"ALLOC_OBJECTS", PYPROF_ALLOC_OBJECTS},
+        {"ALLOC_SPACE", PYPROF_ALLOC_SPACE},
+        {"INUSE_OBJECTS", PYPROF_INUSE_OBJECTS},
+        {"INUSE_SPACE", PYPROF_INUSE_SPACE},
     };
     for (size_t i = 0; i < sizeof(columns) / sizeof(columns[0]); i++) {
         if (PyModule_AddIntConstant(module, columns[i].name, columns[i].column) < 0) {

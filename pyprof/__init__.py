@@ -7,10 +7,12 @@ shows, in production and all the time, where a service's CPU and wall time go.
 """
 
 from ._version import __version__
+from .heap import Heap
 from .one_off import OneOff, profile
 from .profiler import Profiler, flush, is_running, start, stats, stop
 
 __all__ = [
+    "Heap",
     "OneOff",
     "Profiler",
     "__version__",

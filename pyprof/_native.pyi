@@ -23,6 +23,14 @@ GIL_HELD_NS: int
 """The part of it in which the thread held the GIL."""
 GIL_WAIT_NS: int
 """The part of it in which the thread waited for the GIL."""
+ALLOC_OBJECTS: int
+"""Blocks allocated, estimated from samples."""
+ALLOC_SPACE: int
+"""Their bytes."""
+INUSE_OBJECTS: int
+"""Of the blocks allocated since memory is recorded, those that were not freed at the window's end."""
+INUSE_SPACE: int
+"""Their bytes."""
 
 @final
 class Window:
@@ -44,6 +52,10 @@ class Window:
         wall_ns: int = 0,
         gil_held_ns: int = 0,
         gil_wait_ns: int = 0,
+        alloc_objects: int = 0,
+        alloc_space: int = 0,
+        inuse_objects: int = 0,
+        inuse_space: int = 0,
         truncated: bool = False,
     ) -> None:
         """Add values to a stack of (qualname, filename, first line, line), leaf first.
@@ -69,6 +81,14 @@ class Window:
     @property
     def wanted_period_ns(self) -> int:
         """What `period_ns` is where `max_overhead` does not lower the rate; 0 if not known."""
+
+    @property
+    def memory_period(self) -> int:
+        """Bytes between two samples of memory, on average; 0: there are none in this window."""
+
+    @property
+    def memory_is_short(self) -> bool:
+        """Whether it ended early because the process came close to its limit of memory."""
 
     @property
     def stacks(self) -> int:
@@ -212,6 +232,40 @@ class _Stats(TypedDict):
 
 def stats() -> _Stats:
     """Counters of this process; they go on over a restart and begin anew in the child of a fork."""
+
+def start_memory(*, period: float, max_frames: int, max_bytes: int) -> None:
+    """Hook the allocators and record memory; nothing where that is so. RuntimeError where it cannot be.
+
+    period: bytes between two samples, on average. max_bytes: for stacks and symbols.
+    """
+
+def stop_memory() -> None:
+    """The end of `start_memory`; what lives is forgotten."""
+
+def set_memory_period(period: float) -> None: ...
+def check_memory() -> bool:
+    """Put right what other tools did to the hook of the allocators; False: that cannot be done any more."""
+
+def report_memory(*, max_bytes: int, peak: bool) -> Window:
+    """What was allocated since the start, and is in use now; or what was in use when that was most."""
+
+def limit_memory(*, resident: int, address_space: int) -> None:
+    """Sizes of the process, bytes, at which the timer thread ends its window at once; 0: none."""
+
+class _MemoryStats(TypedDict):
+    samples: int
+    live: int
+    overflowed: int
+    unkept: int
+    evicted: int
+    gaps: int
+    inuse_bytes: int
+    peak_bytes: int
+    period: float
+    bytes: int
+
+def memory_stats() -> _MemoryStats:
+    """Counters of this process; `period` is 0 where memory is not recorded."""
 
 def is_main_interpreter() -> bool: ...
 def main_thread_id() -> int:

@@ -103,7 +103,11 @@ OPTIONS: tuple[Option, ...] = (
     Option("cpu", Boolean(), True, "CPU profile"),
     Option("wall", Boolean(), True, "wall profile"),
     Option("gil", Boolean(), True, "wall time with the GIL and waiting for it (free-threaded builds: off)"),
-    Option("memory", Choice("off", aliases={False: "off"}), "off", "memory profile"),
+    Option("memory", Choice("hook", "off", aliases={True: "hook", False: "off"}), "hook", "memory profile"),
+    Option("memory_period", Integer(1, 1 << 40), 524288,
+           "bytes allocated between two samples of the memory profile, on average"),
+    Option("memory_oom_threshold", Number(0.01, 1, "share of the limit"), 0.9,
+           "share of the cgroup's limit of memory, or of RLIMIT_AS, at which what is in use is reported"),
     Option("max_frames", Integer(1, 1000), 256, "frames kept of a stack, from the leaf"),
     Option("max_overhead", Number(0.0001, 1, "share of one core"), 0.01,
            "CPU time of pyprof itself, share of one core; the rate gives way to it (1: no limit)"),
@@ -138,6 +142,8 @@ class Config:
     wall: bool
     gil: bool
     memory: str
+    memory_period: int
+    memory_oom_threshold: float
     max_frames: int
     max_overhead: float
     ring_windows: int

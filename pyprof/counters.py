@@ -52,10 +52,29 @@ class Stats:
     """CPU time, nanoseconds, that no tick could place; charged to where the thread was last seen on a CPU."""
     untold_gil_ns: int
     """Wall time, nanoseconds, of threads of which it could not be told whether they waited for the GIL."""
+    memory_period: float
+    """Bytes between two samples of memory, on average, now; more than configured where many live. 0: off."""
+    memory_samples: int
+    """Allocations sampled."""
+    memory_live: int
+    """Of these, not freed yet."""
+    memory_inuse_bytes: int
+    """Bytes in use, of what was allocated since memory is recorded; estimated from samples."""
+    memory_peak_bytes: int
+    """The most that this was."""
+    memory_overflowed: int
+    """Samples of memory whose stack found no room; they are in `[overflow]`."""
+    memory_unkept: int
+    """Samples that are in what was allocated, but found no room in what is in use."""
+    memory_evicted: int
+    """Stacks without memory in use that made room for others; what they had allocated is in `[overflow]`."""
+    memory_gaps: int
+    """Times that another tool had cut pyprof out of the allocators: what was in use is unknown since."""
     own_cpu_ns: int
     """CPU time of pyprof itself, nanoseconds: its threads, and its work on the application's."""
     own_bytes: int
-    """Memory of the code cache, of copied stacks and what copies them, and of the finished windows, bytes."""
+    """Memory of the code cache, of copied stacks and what copies them, of the finished windows, and of the
+    memory profile, bytes."""
     uploads: int = 0
     unconfirmed: int = 0
     """Uploads whose answer a fork did not wait for; not sent again, since that would count twice."""
@@ -67,7 +86,12 @@ class Stats:
 
 
 def gather(
-    native: "_native._Stats", exported: "Counters | None", *, running: bool, dropped_windows: int
+    native: "_native._Stats",
+    memory: "_native._MemoryStats",
+    exported: "Counters | None",
+    *,
+    running: bool,
+    dropped_windows: int,
 ) -> Stats:
     """Each counter is taken by the name of its field; only what is called or counted otherwise stands here.
 
@@ -75,6 +99,7 @@ def gather(
     """
     found: dict[str, Any] = {
         **native,
+        **{f"memory_{name}": value for name, value in memory.items()},
         **(vars(exported) if exported is not None else {}),
         "running": running,
         "sample_rate": 1e9 / native["period_ns"] if native["period_ns"] else 0.0,
@@ -82,7 +107,7 @@ def gather(
         "memory_reads": native["memory_reads"] or "none",
         "engine_notes": tuple(_engine_notes(native, running)),
         "dropped_windows": native["dropped_windows"] + dropped_windows,
-        "own_bytes": native["bytes"],
+        "own_bytes": native["bytes"] + memory["bytes"],
     }
     return Stats(**{field.name: found[field.name] for field in fields(Stats) if field.name in found})
 

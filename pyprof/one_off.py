@@ -1,29 +1,31 @@
 """`with pyprof.profile() as p:` — one profile of one block, beside or without the continuous one."""
 
-import os
 from typing import TYPE_CHECKING
 
 from . import _native
+from .collectors.memory import Recording
 from .collectors.sampler import Consumer
 from .collectors.stacks import Stacks
 from .config import Config
 from .profiler import close_one_off, open_one_off
+from .report import Report
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from .pprof import Profile
 
-_OPTIONS = frozenset({"cpu", "wall", "gil", "max_frames", "tags", "service_name"})
+_OPTIONS = frozenset({"cpu", "wall", "gil", "memory", "memory_period", "max_frames", "tags", "service_name"})
 _INTERVAL = 3600.0  # seconds: one window, as a rule
 _WINDOW_BYTES = 64 * 1024 * 1024
 
 
-class OneOff:
+class OneOff(Report):
     """The profile of the block that it was entered for, of all threads of the process.
 
     Where the continuous profiler runs, it goes on meanwhile, at this sample rate if that is higher, and with
-    this `max_overhead` if that is; its own profiles stay true, since samples carry their weight.
+    this `max_overhead` if that is, and with this `memory_period` if that is lower; its own profiles stay
+    true, since samples carry their weight. In use is what was allocated while memory was profiled.
     """
 
     def __init__(self, config: Config) -> None:
@@ -38,12 +40,15 @@ class OneOff:
             max_overhead=config.max_overhead,
             gil=config.wall and config.gil,
         )
+        self._recording = (
+            Recording(config.memory_period, config.max_frames) if config.memory != "off" else None
+        )
         self._state = "new"
 
     def __enter__(self) -> "OneOff":
         if self._state != "new":
             raise RuntimeError("this profile was taken already: make a new one with pyprof.profile()")
-        open_one_off(self._consumer)
+        open_one_off(self._consumer, self._recording)
         self._state = "open"
         return self
 
@@ -53,41 +58,11 @@ class OneOff:
         error: "BaseException | None",
         traceback: "TracebackType | None",
     ) -> None:
-        close_one_off(self._consumer)
+        close_one_off(self._consumer, self._recording)
         self._state = "complete"
 
-    def pprof(self) -> bytes:
-        """The profile as an uncompressed pprof message: samples, cpu, wall, gil_held and gil_wait."""
-        from .pprof import write
-
-        return write(self._profile())
-
-    def save(self, path: "str | os.PathLike[str]") -> None:
-        """Write the profile to `path`: pprof (`.pb.gz`, or `.pb`, not compressed), or one of the formats of
-        `pyprof convert`. Raises ValueError for a name that ends in none of them.
-        """
-        from .pprof import save
-
-        save(self._profile(), path)
-
-    def top(self, n: int = 20, *, sample_type: str | None = None) -> str:
-        """The table of the `n` functions with the largest flat value, as `pyprof top` prints it."""
-        from .pprof import format_top, top
-
-        profile = self._profile()
-        unit = profile.sample_types[profile.sample_type_index(sample_type)].unit
-        return format_top(top(profile, sample_type, limit=n), unit)
-
-    def flamegraph(self, path: "str | os.PathLike[str]", *, sample_type: str | None = None) -> None:
-        """Write the profile as one self-contained HTML page."""
-        from .pprof import flamegraph, replace_file
-
-        page = flamegraph.render(self._profile(), sample_type)
-        with replace_file(path) as file:
-            file.write(page.encode())
-
     def _profile(self) -> "Profile":
-        from .pprof import merge, read
+        from .pprof import join, read
 
         if self._state != "complete":
             raise RuntimeError(
@@ -97,7 +72,7 @@ class OneOff:
         windows = self._consumer.windows or [
             _native.Window(period_ns=round(1e9 / self._consumer.sample_rate))
         ]
-        return merge(
+        return join(
             [
                 read(series.pprof)
                 for window in windows
@@ -111,7 +86,7 @@ def profile(*, sample_rate: float = 1000, max_overhead: float = 1.0, **options: 
 
     sample_rate: Hz.
     max_overhead: share of one core that pyprof's own CPU may take; below 1 the rate gives way to it.
-    options: cpu, wall, gil, max_frames, tags and service_name, as in `pyprof.start()`.
+    options: cpu, wall, gil, memory, memory_period, max_frames, tags and service_name, as in `pyprof.start()`.
     Raises ValueError with the name of a bad one.
     """
     for name in options:

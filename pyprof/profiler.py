@@ -11,10 +11,13 @@ import time
 from typing import TYPE_CHECKING
 
 from . import _native, log
+from .collectors import memory
+from .collectors.memory import Recorder, Recording
 from .collectors.sampler import Consumer, Sampler
 from .collectors.stacks import Stacks
 from .config import Config, Option
 from .fork import Forks, end_with_multiprocessing
+from .heap import Heap
 from .locks import Lock
 from .option_kinds import Number
 
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
 # A window holds at most this; the timer thread, the ring and the exporter together ring_windows + 2 of them.
 _WINDOW_BYTES = 8 * 1024 * 1024
+
+_ROTATION = 1.0  # seconds that the end of a window may take
 
 _UNSUPPORTED = f"profiling works on Linux only; this is {sys.platform}, or a build without the Linux parts"
 
@@ -42,6 +47,8 @@ class Profiler:
         self._stacks = Stacks(config, "main")
         self._exporter: Exporter | None = None
         self._consumer = _consumer(config)
+        self._recording = Recording(config.memory_period, config.max_frames, config.memory_oom_threshold)
+        self._wants_memory = config.memory != "off"
         self._running = False
         self._discards = False
 
@@ -67,6 +74,44 @@ class Profiler:
         """What was delivered, if anything was to be."""
         return self._exporter.counters if self._exporter is not None else self._counters
 
+    def heap(self, *, gc: bool = False) -> "Heap":
+        """What is in use now, and what was allocated since the start, or since the process was forked.
+
+        gc: collect garbage first, so that what nobody can reach is not in it.
+        Raises RuntimeError where memory is not profiled.
+        """
+        return Heap(self._stacks, memory.INUSE_SPACE, gc=gc)
+
+    def allocs(self) -> "Heap":
+        """The same, shown as what was allocated."""
+        return Heap(self._stacks, memory.ALLOC_SPACE)
+
+    def heap_peak(self) -> "Heap":
+        """What was in use when that was most, since the start."""
+        return Heap(self._stacks, memory.INUSE_SPACE, peak=True)
+
+    def set_memory(self, engine: "str | bool", *, period: "int | None" = None) -> None:
+        """Turn the memory profile on or off, or change its period, while the profiler runs.
+
+        engine: as the option `memory`. period: as the option `memory_period`; None leaves it as it is.
+        Turned off, it forgets what lives. Raises ValueError with the name of a bad one, RuntimeError where
+        the profiler does not run, or memory cannot be profiled.
+        """
+        options = {"memory": engine} if period is None else {"memory": engine, "memory_period": period}
+        wanted = Config(**options)
+        with _lock:
+            if not self._running:
+                raise RuntimeError("the profiler does not run")
+            if period is not None:
+                _recorder.change_period(self._recording, wanted.memory_period)
+            self._wants_memory = wanted.memory != "off"
+            if self._wants_memory:
+                _recorder.add(self._recording)
+                self._stacks.shows_memory = True
+            else:
+                _native.rotate(_ROTATION)  # with what there was up to now
+                _recorder.remove(self._recording)
+
     # All of these are called with _lock held, or where there is no other thread.
 
     def start(self) -> None:
@@ -88,14 +133,17 @@ class Profiler:
         self._start_threads()
 
     def _start_threads(self) -> None:
-        _sampler.add(self._consumer)
-        self._running = True
+        if self._wants_memory:
+            _record(self._recording)
         try:
+            _sampler.add(self._consumer)
+            self._running = True
             if self._exporter is not None:
                 self._exporter.start()
         except BaseException:
             self._running = False
             _sampler.remove(self._consumer)
+            _recorder.remove(self._recording)
             raise
         if self._exporter is not None and self.config.flush_on_sigterm and self.config.exit_timeout:
             _native.arm_sigterm(self.config.exit_timeout)
@@ -105,6 +153,7 @@ class Profiler:
         self._running = False
         try:
             _sampler.remove(self._consumer)
+            _recorder.remove(self._recording)
             if self._exporter is not None:
                 self._exporter.stop(self.config.exit_timeout if flush else 0)
         finally:
@@ -137,6 +186,7 @@ class Profiler:
         return window
 
     def encode(self, window: "_native.Window", combined: bool) -> "list[Series]":
+        _recorder.check()
         return self._stacks.encode(window, combined)
 
 
@@ -155,6 +205,7 @@ def _consumer(config: Config) -> Consumer:
 
 _lock = Lock()
 _sampler = Sampler()
+_recorder = Recorder()
 _current: Profiler | None = None
 _hooked = False
 _ending = False
@@ -270,14 +321,15 @@ def stats() -> "Stats":
 
     return gather(
         _native.stats(),
+        _native.memory_stats(),
         _current.counters if _current is not None else None,
         running=is_running(),
         dropped_windows=_current.dropped_windows if _current is not None else 0,
     )
 
 
-def open_one_off(consumer: Consumer) -> None:
-    """Sample for a one-off profile, until `close_one_off`."""
+def open_one_off(consumer: Consumer, recording: "Recording | None") -> None:
+    """Sample for a one-off profile, until `close_one_off`; None: without memory."""
     if not _native.SUPPORTED:
         raise RuntimeError(_UNSUPPORTED)
     if not _native.is_main_interpreter():
@@ -286,12 +338,30 @@ def open_one_off(consumer: Consumer) -> None:
         raise RuntimeError(f"profile() {_INTERRUPTED}")
     _hook()
     with _lock:
-        _sampler.add(consumer)
+        if recording is not None:
+            _record(recording)
+        try:
+            _sampler.add(consumer)
+        except BaseException:
+            if recording is not None:
+                _recorder.remove(recording)
+            raise
 
 
-def close_one_off(consumer: Consumer) -> None:
+def close_one_off(consumer: Consumer, recording: "Recording | None") -> None:
+    """The end of `open_one_off`."""
     with _lock:
         _sampler.remove(consumer)
+        if recording is not None:
+            _recorder.remove(recording)
+
+
+def _record(recording: Recording) -> None:
+    """Without memory all the rest goes on."""
+    try:
+        _recorder.add(recording)
+    except RuntimeError as error:
+        log.warning("memory is not profiled: %s", error)
 
 
 def _make_exporter(profiler: Profiler) -> "Exporter | None":
@@ -357,6 +427,7 @@ def _after_fork_in_child() -> None:
     global _lock, _sampler
     _lock = Lock()
     _sampler = Sampler()
+    _recorder.after_fork_in_child()
     _forks.enter_child()
     if _current is not None and _current.running:
         try:

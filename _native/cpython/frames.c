@@ -154,7 +154,32 @@ size_t pyprof_walk_raw(PyThreadState *tstate, pyprof_code_frame *frames, size_t 
     return depth;
 }
 
+size_t pyprof_walk_positions(PyThreadState *tstate, pyprof_code_position *positions, size_t max,
+                             bool *truncated) {
+    size_t depth = 0;
+    *truncated = false;
+    for (const char *frame = current_frame(tstate); frame != NULL;) {
+        const frame_view view = view_frame(frame);
+        if (view.code != NULL && view.begun) {
+            if (depth == max) {
+                *truncated = true;
+                break;
+            }
+            positions[depth++] = (pyprof_code_position){view.code, view.lasti};
+        }
+        frame = view.previous;
+    }
+    return depth;
+}
+
 #else
+
+/* The public API makes frame objects, which is forbidden here. */
+size_t pyprof_walk_positions(PyThreadState *Py_UNUSED(tstate), pyprof_code_position *Py_UNUSED(positions),
+                             size_t Py_UNUSED(max), bool *truncated) {
+    *truncated = false;
+    return 0;
+}
 
 size_t pyprof_walk_raw(PyThreadState *tstate, pyprof_code_frame *frames, size_t max, bool *truncated) {
     return pyprof_walk_public(tstate, frames, max, truncated);
@@ -212,11 +237,10 @@ static bool finds_state(PyInterpreterState *interp, const PyThreadState *own) {
     return found && (pyprof_is_free_threaded() || pyprof_gil_holder(interp) == own);
 }
 
-static const char *proof_obstacle(void) {
+static const char *frames_obstacle(void) {
     pyprof_code_frame raw[PROOF_DEPTH + PYPROF_SPARE_FRAMES], public[PROOF_DEPTH];
     bool raw_truncated, public_truncated;
     PyThreadState *own = PyThreadState_Get();
-    PyInterpreterState *interp = PyThreadState_GetInterpreter(own);
     size_t raw_depth = pyprof_walk_raw(own, raw, PROOF_DEPTH, &raw_truncated);
     size_t public_depth = pyprof_walk_public(own, public, PROOF_DEPTH, &public_truncated);
     bool equal = raw_truncated == public_truncated;
@@ -225,10 +249,23 @@ static const char *proof_obstacle(void) {
         equal = at < raw_depth && raw[at].code == public[i].code && raw[at].lasti == public[i].lasti;
     }
     equal = equal && at == raw_depth;
-    if (!equal) {
-        return "the interpreter's frames are not laid out as expected";
+    return equal ? NULL : "the interpreter's frames are not laid out as expected";
+}
+
+static const char *proof_obstacle(void) {
+    const char *obstacle = frames_obstacle();
+    if (obstacle != NULL) {
+        return obstacle;
     }
-    return finds_state(interp, own) ? NULL : "the interpreter's state is not laid out as expected";
+    PyThreadState *own = PyThreadState_Get();
+    return finds_state(PyThreadState_GetInterpreter(own), own)
+               ? NULL
+               : "the interpreter's state is not laid out as expected";
+}
+
+const char *pyprof_walk_positions_obstacle(void) {
+    const char *obstacle = layout_obstacle();
+    return obstacle != NULL ? obstacle : frames_obstacle();
 }
 
 const char *pyprof_raw_walk_obstacle(void) {

@@ -38,6 +38,17 @@ bool pyprof_is_finalizing(void) {
 #endif
 }
 
+PyThreadState *pyprof_attached_thread(bool must_be) {
+#if PYPROF_ATTACHED_THREAD_IS_GLOBAL
+    /* Who has the GIL, which need not be this thread. */
+    PyThreadState *tstate = _PyThreadState_UncheckedGet();
+    return must_be || tstate == PyGILState_GetThisThreadState() ? tstate : NULL;
+#else
+    (void)must_be;
+    return _PyThreadState_UncheckedGet();
+#endif
+}
+
 bool pyprof_new_thread_has_creators_id(void) { return PYPROF_NEW_THREAD_HAS_CREATORS_ID; }
 
 bool pyprof_thread_states_need_company(void) { return PYPROF_FIRST_THREAD_STATE_ONCE; }

@@ -33,6 +33,23 @@ typedef struct {
 enum { PYPROF_SPARE_FRAMES = 256 };
 size_t pyprof_walk_raw(PyThreadState *tstate, pyprof_code_frame *frames, size_t max, bool *truncated);
 
+/* The same for what shall know no more of a frame than where it is: frames that have begun, at most `max`.
+ * The thread is the calling one; inside an allocation, too. */
+typedef struct {
+    PyCodeObject *code; /* borrowed */
+    int32_t lasti;      /* byte offset of the instruction that runs, or that called */
+} pyprof_code_position;
+size_t pyprof_walk_positions(PyThreadState *tstate, pyprof_code_position *positions, size_t max,
+                             bool *truncated);
+
+/* Checks the layout of frames and proves it on the calling thread's own stack. NULL, or why the walk may not
+ * be used. */
+const char *pyprof_walk_positions_obstacle(void);
+
+/* The calling thread's thread state, if it is attached; NULL: it is not, or cannot tell. From any thread.
+ * Where `must_be`, as the contract of who calls says, it always can. */
+PyThreadState *pyprof_attached_thread(bool must_be);
+
 /* What tracing, profiling or monitoring calls runs before what the instruction calls: then a frame does not
  * say of the others what they call. */
 bool pyprof_is_in_trace_function(PyThreadState *tstate);
@@ -99,9 +116,9 @@ unsigned long pyprof_main_thread_id(void);
 bool pyprof_is_finalizing(void); /* from any thread, attached or not */
 
 /* Calls `callback` with each code object of any interpreter that is about to be freed, still intact, on the
- * thread that frees it: pure C only, and several threads may be in it at once, also just after `unwatch`. One
- * callback a process. */
+ * thread that frees it: pure C only, and several threads may be in it at once, also just after `unwatch`. Two
+ * callbacks a process. */
 void pyprof_watch_code_deaths(void (*callback)(PyCodeObject *));
-void pyprof_unwatch_code_deaths(void);
+void pyprof_unwatch_code_deaths(void (*callback)(PyCodeObject *));
 
 #endif

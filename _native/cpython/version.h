@@ -32,6 +32,9 @@
 /* Adding one tells the evaluation loops (3.13; before, only if a thread adds it that may run it itself). */
 #define PYPROF_PENDING_CALLS_SIGNAL (PY_VERSION_HEX >= 0x030d0000)
 
+/* Which thread state is attached is a variable of the process (3.11), one of each thread later. */
+#define PYPROF_ATTACHED_THREAD_IS_GLOBAL (PY_VERSION_HEX < 0x030c0000)
+
 /* The GIL hangs on each interpreter (3.12), on the runtime before. */
 #define PYPROF_GIL_PER_INTERPRETER (PY_VERSION_HEX >= 0x030c0000)
 

@@ -169,6 +169,8 @@ void pyprof_own_thread_abandon(pyprof_own_thread *thread) {
 
 long pyprof_own_thread_count(void) { return __atomic_load_n(&alive, __ATOMIC_RELAXED); }
 
+bool pyprof_own_thread_calls(void) { return this_thread != NULL; }
+
 bool pyprof_is_own_thread(uint64_t tid) {
     for (int i = 0; tid != 0 && i < MAX_OWN_THREADS; i++) { /* 0 is a free place, and a thread that starts */
         if (__atomic_load_n(&own_tids[i], __ATOMIC_RELAXED) == tid) {

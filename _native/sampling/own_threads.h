@@ -41,6 +41,7 @@ void pyprof_own_thread_abandon(pyprof_own_thread *thread);
 
 long pyprof_own_thread_count(void); /* made, and not joined or ended after `abandon` */
 bool pyprof_is_own_thread(uint64_t tid);
+bool pyprof_own_thread_calls(void);               /* whether the calling thread is one */
 int64_t pyprof_own_threads_cpu_ns(void);          /* ended ones included */
 void pyprof_own_threads_add_cpu_ns(int64_t ns);   /* work done for pyprof on a thread of the application */
 int64_t pyprof_own_threads_borrowed_cpu_ns(void); /* the sum of that; `cpu_ns` counts it too */

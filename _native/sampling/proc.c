@@ -72,8 +72,11 @@ static struct {
     int fd;
 } kept[MOST_KEPT_THREADS][FILES];
 
+static int kept_statm; /* likewise; 0: none */
+
 void pyprof_proc_begin(void) {
     memset(kept, 0, sizeof(kept));
+    kept_statm = 0;
     keeps_files = true;
 }
 
@@ -164,5 +167,29 @@ bool pyprof_waiting_is_told(void) {
 enum { KEPT_COST_NS = 3000, OPENED_COST_NS = 25000 };
 
 int64_t pyprof_waiting_cost_ns(void) { return keeps_files ? KEPT_COST_NS : OPENED_COST_NS; }
+
+/* -- the process -- */
+
+bool pyprof_read_process_size(pyprof_process_size *size) {
+    static const char name[] = "/proc/self/statm";
+    char buffer[256];
+    const char *text;
+    if (keeps_files) {
+        if (kept_statm <= 0) {
+            kept_statm = open(name, O_RDONLY | O_CLOEXEC);
+        }
+        text = read_from(kept_statm, buffer, sizeof(buffer));
+    } else {
+        text = read_and_close(open(name, O_RDONLY | O_CLOEXEC), buffer, sizeof(buffer));
+    }
+    char *end;
+    const int64_t page = sysconf(_SC_PAGESIZE);
+    if (text == NULL) {
+        return false;
+    }
+    size->address_space = strtoll(text, &end, 10) * page;
+    size->resident = strtoll(end, NULL, 10) * page;
+    return true;
+}
 
 #endif

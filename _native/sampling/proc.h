@@ -35,6 +35,13 @@ bool pyprof_waiting_is_told(void);
 /* What such a question costs the calling thread, ns. */
 int64_t pyprof_waiting_cost_ns(void);
 
+/* How large the process is, in bytes; false where the kernel does not say. Costs some 3 µs, where the file is
+ * not kept open up to 25. */
+typedef struct {
+    int64_t resident, address_space;
+} pyprof_process_size;
+bool pyprof_read_process_size(pyprof_process_size *size);
+
 /* Threads of this process as the kernel counts them, 0 where it cannot be told. */
 long pyprof_native_thread_count(void);
 

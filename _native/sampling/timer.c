@@ -11,6 +11,7 @@
 #include "cpython/guarded_read.h"
 #include "cpython/interpreter.h"
 #include "cpython/live_stacks.h"
+#include "memory/heap.h"
 #include "sampling/clocks.h"
 #include "sampling/current_frames.h"
 #include "sampling/gil_waits.h"
@@ -39,6 +40,7 @@ static void reset_child(void) {
 }
 
 static void release_everything(void) {
+    pyprof_heap_watch_growth(NULL, 0);
     pyprof_code_cache_close();
     pyprof_c_functions_close();
     pyprof_threads_close(&timer.threads);
@@ -65,6 +67,15 @@ static bool start_thread(void) {
     pyprof_own_thread_wait_attachable(timer.thread);
     return true;
 }
+
+/* Inside an allocation. */
+static void memory_grew(void) {
+    __atomic_store_n(&timer.memory_grew, true, __ATOMIC_RELEASE);
+    pyprof_timer_nudge();
+}
+
+/* Between two looks at the size of the process that go by the time, a fast program takes this much. */
+#define MUCH_GROWTH_BYTES 16e6
 
 int pyprof_timer_start(const pyprof_timer_options *options) {
     static bool watches_forks;
@@ -105,6 +116,7 @@ int pyprof_timer_start(const pyprof_timer_options *options) {
     timer.stats.trusted_clocks = trust_clocks;
     pyprof_ring_set_capacity(options->ring_windows);
     pyprof_timer_thread_prepare(&timer);
+    pyprof_heap_watch_growth(memory_grew, MUCH_GROWTH_BYTES);
     if (!start_thread()) {
         release_everything();
         PyErr_SetString(PyExc_RuntimeError, "no thread could be started for the timer");

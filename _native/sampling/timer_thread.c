@@ -6,11 +6,14 @@
 #include "cpython/guarded_read.h"
 #include "cpython/interpreter.h"
 #include "cpython/live_stacks.h"
+#include "memory/heap.h"
+#include "random.h"
 #include "sampling/charge.h"
 #include "sampling/clocks.h"
 #include "sampling/current_frames.h"
 #include "sampling/gil_waits.h"
 #include "sampling/gilfree.h"
+#include "sampling/memory_limit.h"
 #include "sampling/merge.h"
 #include "sampling/on_cpu.h"
 #include "sampling/proc.h"
@@ -18,13 +21,7 @@
 #include "sampling/thread_lists.h"
 #include "windows/ring.h"
 
-/* splitmix64 (Steele, Lea, Flood 2014). */
-static uint64_t next_random(pyprof_timer *timer) {
-    uint64_t z = timer->random += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return z ^ z >> 31;
-}
+static uint64_t next_random(pyprof_timer *timer) { return pyprof_next_random(&timer->random); }
 
 /* Where a tick is what makes the kernel go on with another thread, that begins then, often with a phase of
  * its own; what takes less than the shortest gap would hardly ever be seen. */
@@ -77,6 +74,9 @@ static void finish_window(pyprof_timer *timer, int64_t now) {
             unplaced += (uint64_t)pyprof_charge_rest(&timer->threads.items[i], timer->window, 0);
         }
         pyprof_count(&timer->stats.unplaced_cpu_ns, unplaced);
+        if (pyprof_heap_is_open()) {
+            pyprof_heap_report(timer->window, PYPROF_HEAP_WINDOW);
+        }
         pyprof_window_info *info = pyprof_window_get_info(timer->window);
         info->start_ns = timer->window_start_unix_ns;
         info->duration_ns = now - timer->window_start_ns;
@@ -345,6 +345,24 @@ static bool put_off(pyprof_timer *timer, int64_t now, int64_t free_since) {
     return timer->put_off > 0;
 }
 
+/* -- memory -- */
+
+/* Whether the process has come close to its limit of memory since the last look, which is not long ago where
+ * nothing tells that it has grown. */
+enum { LOOK_AT_SIZE_NS = 100000000 };
+
+static bool memory_gets_short(pyprof_timer *timer, int64_t now) {
+    const bool grew = __atomic_exchange_n(&timer->memory_grew, false, __ATOMIC_ACQ_REL);
+    if ((now < timer->next_size_ns && !grew) || !pyprof_memory_limit_is_set()) {
+        return false;
+    }
+    timer->next_size_ns = now + LOOK_AT_SIZE_NS;
+    const pyprof_memory_room room = pyprof_memory_room_left();
+    const bool was_short = timer->memory_is_short;
+    timer->memory_is_short = room == PYPROF_BEYOND_LIMIT || (was_short && room == PYPROF_NEAR_LIMIT);
+    return timer->memory_is_short && !was_short;
+}
+
 static void run_until_stopped(pyprof_timer *timer) {
     int64_t window_end = timer->window_start_ns + timer->options.window_ns;
     const pyprof_usage usage = read_usage(timer, pyprof_monotonic_ns());
@@ -358,8 +376,12 @@ static void run_until_stopped(pyprof_timer *timer) {
         }
         int64_t now = pyprof_monotonic_ns();
         const bool last = pyprof_sigterm_wants_window();
-        if (__atomic_exchange_n(&timer->rotate_wanted, false, __ATOMIC_ACQ_REL) || last ||
+        const bool is_short = memory_gets_short(timer, now);
+        if (__atomic_exchange_n(&timer->rotate_wanted, false, __ATOMIC_ACQ_REL) || last || is_short ||
             now >= window_end) {
+            if (timer->window != NULL) {
+                pyprof_window_get_info(timer->window)->memory_is_short = is_short;
+            }
             finish_window(timer, now);
             window_end = now + timer->options.window_ns;
             __atomic_add_fetch(&timer->rotations, 1, __ATOMIC_RELEASE);

@@ -28,6 +28,7 @@ typedef struct {
 
     /* Written by others, read by the thread. */
     uint32_t commands;               /* atomic, futex: goes up with every wish */
+    bool memory_grew;                /* atomic */
     bool stop_wanted, rotate_wanted; /* atomic */
     bool paused; /* set before the thread is told to stop; then it leaves everything as it is */
 
@@ -61,6 +62,8 @@ typedef struct {
     uint64_t window_ticks;        /* that were due in this window */
     uint64_t window_rate_changes; /* before it */
     unsigned gilfree_failures;    /* in a row */
+    int64_t next_size_ns;         /* when to look how large the process is */
+    bool memory_is_short;         /* it was too large then */
 } pyprof_timer;
 
 /* Counts something in the statistics. */

@@ -30,6 +30,10 @@ typedef enum {
     PYPROF_WALL_NS,
     PYPROF_GIL_HELD_NS,
     PYPROF_GIL_WAIT_NS,
+    PYPROF_ALLOC_OBJECTS,
+    PYPROF_ALLOC_SPACE,
+    PYPROF_INUSE_OBJECTS,
+    PYPROF_INUSE_SPACE,
     PYPROF_COLUMNS,
 } pyprof_column;
 
@@ -48,6 +52,8 @@ typedef struct {
     uint64_t overflowed;      /* samples in [overflow]; kept by the window itself */
     uint64_t unplaced_cpu_ns; /* CPU charged to a thread's last moved stack at the window's end */
     uint64_t dropped_windows; /* windows that the ring dropped since the one before this; kept by the ring */
+    int64_t memory_period;    /* bytes between samples of memory; 0: there are none in this window */
+    bool memory_is_short;     /* it ended early because the process came close to its limit of memory */
 } pyprof_window_info;
 
 typedef uint32_t pyprof_stack_id; /* index in this window only */

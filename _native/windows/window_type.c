@@ -252,14 +252,18 @@ static void free_stack(stack_arguments *stack) {
 }
 
 static PyObject *window_add(WindowObject *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"stack",       "samples",     "cpu_samples", "cpu_ns", "wall_ns",
-                            "gil_held_ns", "gil_wait_ns", "truncated",   NULL};
+    static char *names[] = {"stack",       "samples",       "cpu_samples", "cpu_ns",
+                            "wall_ns",     "gil_held_ns",   "gil_wait_ns", "alloc_objects",
+                            "alloc_space", "inuse_objects", "inuse_space", "truncated",
+                            NULL};
     PyObject *iterable, *columns[PYPROF_COLUMNS] = {NULL};
     int truncated = 0;
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "O|$OOOOOOp:add", names, &iterable, &columns[PYPROF_SAMPLES],
+            args, kwargs, "O|$OOOOOOOOOOp:add", names, &iterable, &columns[PYPROF_SAMPLES],
             &columns[PYPROF_CPU_SAMPLES], &columns[PYPROF_CPU_NS], &columns[PYPROF_WALL_NS],
-            &columns[PYPROF_GIL_HELD_NS], &columns[PYPROF_GIL_WAIT_NS], &truncated)) {
+            &columns[PYPROF_GIL_HELD_NS], &columns[PYPROF_GIL_WAIT_NS], &columns[PYPROF_ALLOC_OBJECTS],
+            &columns[PYPROF_ALLOC_SPACE], &columns[PYPROF_INUSE_OBJECTS], &columns[PYPROF_INUSE_SPACE],
+            &truncated)) {
         return NULL;
     }
     pyprof_values values = {0};
@@ -374,6 +378,14 @@ static PyObject *window_counters(WindowObject *self, void *Py_UNUSED(closure)) {
                          (unsigned long long)info.dropped_windows);
 }
 
+static PyObject *window_memory_period(WindowObject *self, void *Py_UNUSED(closure)) {
+    return PyLong_FromLongLong(read_info(self).memory_period);
+}
+
+static PyObject *window_memory_is_short(WindowObject *self, void *Py_UNUSED(closure)) {
+    return PyBool_FromLong(read_info(self).memory_is_short);
+}
+
 static PyObject *window_encode(WindowObject *self, PyObject *args, PyObject *kwargs) {
     pyprof_encode_arguments arguments;
     PyObject *result = NULL;
@@ -419,6 +431,10 @@ static PyGetSetDef window_properties[] = {
      PyDoc_STR("What the period is where nothing lowers the rate; 0 if not known."), NULL},
     {"stacks", (getter)window_stacks, NULL, PyDoc_STR("Number of distinct stacks, [overflow] apart."), NULL},
     {"bytes", (getter)window_bytes, NULL, PyDoc_STR("Memory the window holds, bytes."), NULL},
+    {"memory_period", (getter)window_memory_period, NULL,
+     PyDoc_STR("Bytes between two samples of memory; 0: there are none in this window."), NULL},
+    {"memory_is_short", (getter)window_memory_is_short, NULL,
+     PyDoc_STR("Whether it ended because the process came close to its limit of memory."), NULL},
     {"counters", (getter)window_counters, NULL, PyDoc_STR("Ticks and losses of this window."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

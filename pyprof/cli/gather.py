@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -12,13 +11,11 @@ from pathlib import Path
 
 from pyprof import pprof
 from pyprof.cli.terminal import Progress, note
+from pyprof.pprof.read import by_process, process_of
 from pyprof.pprof.save import format_of
 
 __all__ = ["Gathered", "is_file", "unwritable"]
 
-# SERVICE-PID-TIME.pb.gz, as pyprof.export.files names them: one an interval and process. _001 after the time
-# is the second one of its millisecond.
-_NAME = re.compile(r"(?P<process>.*-\d+)-\d{8}T\d{6}\.\d{3}Z(_\d+)?\.pb\.gz")
 _HINT = "was one of them Python with pyprof installed, and did it end by itself, or by SIGTERM?"
 
 
@@ -63,12 +60,9 @@ class Gathered:
 
     def keep_one_a_process(self) -> int:
         """Merge the intervals of each process into the first one's file; the number of processes."""
-        processes: dict[str, list[Path]] = {}
-        for file in self.files():
-            match = _NAME.fullmatch(file.name)
-            processes.setdefault(match["process"] if match else file.name, []).append(file)
+        processes = by_process(self.files())
         with Progress("merging the profiles of each process") as progress:
-            for number, files in enumerate(processes.values()):
+            for number, files in enumerate(processes):
                 progress.update(number / len(processes))
                 if len(files) > 1:
                     self._merge_into_first(files)
@@ -76,7 +70,7 @@ class Gathered:
 
     def _merge_into_first(self, files: list[Path]) -> None:
         try:
-            pprof.save(_merged(files), files[0])
+            pprof.save(_joined(files), files[0])
         except (OSError, pprof.ProfileError) as error:
             note(f"the {len(files)} files of one process stay as they are: {error}")
             return
@@ -103,12 +97,9 @@ class Gathered:
             reason = error.strerror if isinstance(error, OSError) else error
             note(f"cannot write {output}: {reason}; the profiles of the processes are in {kept}")
             return False
-        count = len({(match["process"] if match else name) for name, match in self._names()})
+        count = len({process_of(file.name) for file in self.files()})
         note(f"wrote {output}" + (f", the sum of {count} processes" if count > 1 else ""))
         return True
-
-    def _names(self) -> Iterator[tuple[str, re.Match[str] | None]]:
-        return ((file.name, _NAME.fullmatch(file.name)) for file in self.files())
 
 
 def copy(files: Iterable[Path], directory: str) -> None:
@@ -131,13 +122,23 @@ def temporary_directory() -> Iterator[str]:
         yield directory
 
 
-def _merged(files: list[Path], progress: Progress | None = None) -> pprof.Profile:
+def _merged(files: list[Path], progress: Progress) -> pprof.Profile:
     merger = pprof.Merger()
-    for number, file in enumerate(files):
-        if progress is not None:
-            progress.update(number / len(files))
+    processes = by_process(files)
+    for number, windows in enumerate(processes):
+        progress.update(number / len(processes))
         try:
-            merger.add(pprof.read(file))
+            merger.add(_joined(windows))
+        except pprof.ProfileError:
+            continue  # said already
+    return merger.profile()
+
+
+def _joined(windows: list[Path]) -> pprof.Profile:
+    merger = pprof.Merger()
+    for window in windows:
+        try:
+            merger.follow(pprof.read(window))
         except pprof.ProfileError as error:
             note(str(error))  # of a process that was killed while it wrote
     return merger.profile()

@@ -1,4 +1,4 @@
-"""CPU and wall time: which stacks the threads were at, and what that cost."""
+"""Windows as profiles: which stacks used CPU and wall time, which allocated, and which hold memory."""
 
 import os
 import sys
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pyprof import _native
 from pyprof._version import __version__
 
+from . import memory
 from .source_files import SourceFiles
 
 if TYPE_CHECKING:
@@ -17,6 +18,28 @@ if TYPE_CHECKING:
 _NS = 1_000_000_000
 
 
+_Type = tuple[str, str, int]
+
+_TICKS = ("samples", "count", _native.SAMPLES)
+_CPU = ("cpu", "nanoseconds", _native.CPU_NS)
+_WALL = ("wall", "nanoseconds", _native.WALL_NS)
+
+
+class _Kind:
+    """One profile that can be made of a window."""
+
+    def __init__(
+        self, name: str, types: list[_Type], period_type: _Type, period: int, default: _Type | None = None
+    ) -> None:
+        self.name, self.types, self.period_type, self.period = name, types, period_type, period
+        self.default = default or period_type
+
+
+def memory_kind(window: "_native.Window", default: _Type = memory.INUSE_SPACE) -> _Kind:
+    """The memory profile. `default`: the type that is shown first."""
+    return _Kind("memory", memory.TYPES, ("space", "bytes", 0), window.memory_period, default)
+
+
 class Stacks:
     """Turns windows of the timer thread into profiles."""
 
@@ -24,48 +47,60 @@ class Stacks:
         self._config = config
         self._role = role
         self._files = SourceFiles()
+        self.shows_memory = config.memory != "off"
+        """Whether what windows have of memory is wanted."""
 
     def encode(self, window: "_native.Window", combined: bool) -> "list[Series]":
         """The profiles of one window: one a kind for servers, or a single one with all types side by side."""
+        return [self._encode(window, kind) for kind in self._kinds(window, combined)]
+
+    def encode_heap(self, window: "_native.Window", default: _Type) -> bytes:
+        """A window of nothing but memory."""
+        return self._encode(window, memory_kind(window, default)).pprof
+
+    def _encode(self, window: "_native.Window", kind: _Kind) -> "Series":
         from pyprof.export.series import Series
 
         config = self._config
         labels = {"service_name": config.service_name, "role": self._role, **config.tags}
-        cpu = ("cpu", "nanoseconds", _native.CPU_NS)
-        wall = ("wall", "nanoseconds", _native.WALL_NS)
-        ticks = ("samples", "count", _native.SAMPLES)
-        walls = [wall, *self._gil_types()] if config.wall else []
-        layouts = []
-        if combined:
-            types = [ticks, *([cpu] if config.cpu else []), *walls]
-            if len(types) > 1:
-                layouts.append(("profile", types, types[1]))
-        else:
-            if config.cpu:
-                layouts.append(("process_cpu", [("samples", "count", _native.CPU_SAMPLES), cpu], cpu))
-            if config.wall:
-                layouts.append(("wall", [ticks, *walls], wall))
-        files = self._files.describe(window.files)
-        comments = self.comments(window)
-        return [
-            Series(
-                name=name,
-                labels=labels,
-                pprof=window.encode(
-                    types,
-                    period_type=period_type[:2],
-                    period=window.period_ns,
-                    files=files,
-                    labels={"pid": (os.getpid(), "id")},
-                    comments=comments,
-                    default_sample_type=period_type[0],
-                    mapping=sys.executable or "python",
-                ),
-                start_ns=window.start_ns,
-                duration_ns=window.duration_ns,
+        if window.memory_is_short and memory.INUSE_SPACE in kind.types:
+            labels["trigger"] = "oom"
+        return Series(
+            name=kind.name,
+            labels=labels,
+            pprof=window.encode(
+                kind.types,
+                period_type=kind.period_type[:2],
+                period=kind.period,
+                files=self._files.describe(window.files),
+                labels={"pid": (os.getpid(), "id")},
+                comments=self.comments(window),
+                default_sample_type=kind.default[0],
+                mapping=sys.executable or "python",
+            ),
+            start_ns=window.start_ns,
+            duration_ns=window.duration_ns,
+        )
+
+    def _kinds(self, window: "_native.Window", combined: bool) -> "list[_Kind]":
+        config, period = self._config, window.period_ns
+        kinds = []
+        if config.cpu:
+            kinds.append(
+                _Kind("process_cpu", [("samples", "count", _native.CPU_SAMPLES), _CPU], _CPU, period)
             )
-            for name, types, period_type in layouts
-        ]
+        if config.wall:
+            kinds.append(_Kind("wall", [_TICKS, _WALL, *self._gil_types()], _WALL, period))
+        if combined:
+            # One count for CPU and wall time: that of ticks.
+            types = [_TICKS, *(one for kind in kinds for one in kind.types[1:])]
+            kinds = [_Kind("profile", types, types[1], period)]
+        if self.shows_memory and window.memory_period:
+            if combined:
+                kinds[0].types += memory.TYPES
+            else:
+                kinds.append(memory_kind(window))
+        return kinds
 
     def _gil_types(self) -> list[tuple[str, str, int]]:
         """The parts of wall time that can be told here: a column of zeros would look like a truth."""
@@ -84,9 +119,12 @@ class Stacks:
         lines = [
             f"pyprof {__version__}, CPython {sys.version.split()[0]}",
             f"pid {os.getpid()}, role {self._role}",
-            f"engine {_native.stats()['engine']}, {_rate(window)}",
         ]
+        if window.period_ns:  # else nobody has looked at threads
+            lines.append(f"engine {_native.stats()['engine']}, {_rate(window)}")
         losses = {name: n for name, n in window.counters.items() if n and name != "ticks"}
+        if window.memory_is_short:
+            lines.append("trigger=oom: the process came close to its limit of memory")
         lines += [_LOSSES[name].format(n=n, ms=n / 1e6) for name, n in losses.items() if name in _LOSSES]
         return lines
 

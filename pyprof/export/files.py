@@ -166,7 +166,7 @@ class FileTarget(_FileTarget):
         path, profile = self._path(), pprof.read(series.pprof)
         if self._merged is None and path in _written and _version(path) == _written[path]:
             self._merged = pprof.read(path)
-        merged = profile if self._merged is None else pprof.merge([self._merged, profile])
+        merged = profile if self._merged is None else pprof.join([self._merged, profile])
         data = pprof.write(merged, compress=not self._output.endswith(".pb"))
         size = _replace(path, data)
         written = _version(path)

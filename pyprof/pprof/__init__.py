@@ -7,7 +7,7 @@ load with the first profile read or written, or URL fetched.
 from pyprof.pprof.convert import folded, speedscope
 from pyprof.pprof.errors import ProfileError, printable
 from pyprof.pprof.filter import focus, label_keys, with_label
-from pyprof.pprof.merge import Merger, merge
+from pyprof.pprof.merge import Merger, join, merge
 from pyprof.pprof.model import Function, Label, Line, Location, Mapping, Profile, Sample, ValueType
 from pyprof.pprof.output import replace_file
 from pyprof.pprof.read import MAX_PROFILE_BYTES, read
@@ -34,6 +34,7 @@ __all__ = [
     "focus",
     "folded",
     "format_top",
+    "join",
     "label_keys",
     "merge",
     "printable",

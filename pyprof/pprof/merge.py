@@ -8,7 +8,7 @@ from pyprof.pprof.decode import MAX_MODEL_BYTES
 from pyprof.pprof.errors import ProfileError
 from pyprof.pprof.model import Label, Location, Profile, Sample, ValueType
 
-__all__ = ["Merger", "merge"]
+__all__ = ["Merger", "join", "merge"]
 
 # A merged sample beside what `decode` counts: its key and the list its values add up in.
 _SAMPLE_BYTES = 600
@@ -29,6 +29,23 @@ def merge(profiles: Iterable[Profile]) -> Profile:
     for profile in profiles:
         merger.add(profile)
     return merger.profile()
+
+
+def join(windows: Iterable[Profile]) -> Profile:
+    """The windows of one process, oldest first, as one profile of all that time.
+
+    As `merge`, but for what is in use (types `inuse_…`): that is what the last window says which has them.
+    Raises ProfileError as `merge` does.
+    """
+    merger = Merger()
+    for window in windows:
+        merger.follow(window)
+    return merger.profile()
+
+
+def _is_state(value_type: ValueType) -> bool:
+    """Whether its values are of a moment, not of a time: they do not add up over windows."""
+    return value_type.type.startswith("inuse_")
 
 
 class Merger:
@@ -60,6 +77,16 @@ class Merger:
                 sums += [0] * (len(self._types) - len(sums))
             for column, value in zip(columns, sample.values, strict=True):
                 sums[column] += value
+
+    def follow(self, window: Profile) -> None:
+        """Add a later window of the process that everything before came from."""
+        columns = [self._types[one] for one in window.sample_types if _is_state(one) and one in self._types]
+        if columns:
+            for sums in self._sums.values():
+                for column in columns:
+                    if column < len(sums):
+                        sums[column] = 0
+        self.add(window)
 
     def profile(self) -> Profile:
         """The sum of what was added."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import re
 import stat
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,7 +17,7 @@ from pyprof.pprof.errors import ProfileError, printable
 from pyprof.pprof.merge import Merger
 from pyprof.pprof.model import Profile
 
-__all__ = ["MAX_PROFILE_BYTES", "Source", "is_url", "profile_files", "read"]
+__all__ = ["MAX_PROFILE_BYTES", "Source", "by_process", "is_url", "process_of", "profile_files", "read"]
 
 MAX_PROFILE_BYTES = 128 << 20
 """Largest profile that is read, uncompressed."""
@@ -70,17 +71,40 @@ def profile_files(directory: Path) -> list[Path]:
     )
 
 
+# SERVICE-PID-TIME.pb.gz: one an interval and process. _001 after the time is the second of its millisecond.
+_NAME = re.compile(r"(?P<process>.*-\d+)-\d{8}T\d{6}\.\d{3}Z(_\d+)?\.pb\.gz")
+
+
+def process_of(name: str) -> str:
+    """What the name of a file says of the process that wrote it; the name itself where it says nothing."""
+    match = _NAME.fullmatch(name)
+    return match["process"] if match else name
+
+
+def by_process(files: Iterable[Path]) -> list[list[Path]]:
+    """The files of each process, oldest interval first."""
+    processes: dict[str, list[Path]] = {}
+    for file in sorted(files):
+        processes.setdefault(process_of(file.name), []).append(file)
+    return list(processes.values())
+
+
 def _read_directory(directory: Path, note: Progress) -> Profile:
     files = profile_files(directory)
     if not files:
         raise ProfileError(f"{printable(str(directory))}: no profile in this directory (no *.pb.gz, no *.pb)")
     merger = Merger()
-    for done, file in enumerate(files):
-        note(done / len(files))
-        try:
-            merger.add(_read_file(os.fspath(file), printable(str(file)), _ignore))
-        except OSError as error:
-            raise ProfileError(f"{printable(str(file))}: {error.strerror or error}") from error
+    done = 0
+    for process in by_process(files):
+        windows = Merger()
+        for file in process:
+            note(done / len(files))
+            done += 1
+            try:
+                windows.follow(_read_file(os.fspath(file), printable(str(file)), _ignore))
+            except OSError as error:
+                raise ProfileError(f"{printable(str(file))}: {error.strerror or error}") from error
+        merger.add(windows.profile())
     return merger.profile()
 
 

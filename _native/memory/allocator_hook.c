@@ -1,0 +1,332 @@
+/* See allocator_hook.h. */
+#ifndef PYPROF_PORTABLE
+#include <Python.h> /* before all others: it says what the system's headers shall show */
+
+#include "memory/allocator_hook.h"
+
+#include <stdint.h>
+
+#include "cpython/allocators.h"
+#include "cpython/interpreter.h"
+#include "sampling/own_threads.h"
+
+enum { DOMAINS = 3, SETS = 8, NO_SET = -1 };
+
+/* Blocks of the domains OBJ and MEM that are larger than 512 bytes, with what debug hooks add, come from RAW.
+ */
+enum { MAY_COME_FROM_RAW = 400 };
+
+/* What each set of functions passes on to, for good. */
+static PyMemAllocatorEx below[SETS][DOMAINS];
+static int used[DOMAINS];                               /* sets, from the first on */
+static int current[DOMAINS] = {NO_SET, NO_SET, NO_SET}; /* the one that was put in last */
+static bool active;                                     /* atomic: the heap is to be told */
+static uint32_t epoch;                                  /* atomic: changes with the period */
+
+/* What each thread has of its own. */
+static _Thread_local struct {
+    pyprof_gap gap;
+    uint32_t epoch;
+    bool is_inside;         /* what is asked of RAW now is counted already */
+    const void *newest_raw; /* the last block of RAW: a library may report it again */
+    bool *canary;           /* where to note that an allocation came by */
+} own;
+
+/* Domains that need the GIL share one gap, which is cheaper to reach. Interpreters with GILs of their own may
+ * lose each other some bytes. */
+static pyprof_gap shared;
+
+static inline int64_t left_of(const pyprof_gap *gap) { return __atomic_load_n(&gap->left, __ATOMIC_RELAXED); }
+
+static inline void set_left(pyprof_gap *gap, int64_t left) {
+    __atomic_store_n(&gap->left, left, __ATOMIC_RELAXED);
+}
+
+static inline bool uses_shared(PyMemAllocatorDomain domain) {
+    return PYPROF_OBJECTS_NEED_GIL && domain != PYMEM_DOMAIN_RAW;
+}
+
+/* -- counting -- */
+
+typedef struct {
+    const void *address;
+    size_t size;
+    unsigned int track_domain;
+    bool attached; /* for sure */
+} allocation;
+
+static __attribute__((noinline)) void use_up(pyprof_gap *gap, allocation made) {
+    if (own.canary != NULL) {
+        *own.canary = true;
+        return;
+    }
+    if (gap->period == 0) {
+        pyprof_heap_draw(gap);
+        set_left(gap, left_of(gap) - (int64_t)made.size);
+        if (left_of(gap) >= 0) {
+            return;
+        }
+    }
+    if (__atomic_load_n(&active, __ATOMIC_RELAXED) && !pyprof_own_thread_calls()) {
+        pyprof_heap_sample(gap, made.address, made.size, made.track_domain,
+                           pyprof_attached_thread(made.attached));
+    } else {
+        pyprof_heap_draw(gap);
+    }
+}
+
+static inline void count(pyprof_gap *gap, allocation made) {
+    const size_t most = INT64_MAX / 4;
+    made.size = made.size == 0 ? 1 : made.size < most ? made.size : most;
+    const int64_t left = left_of(gap) - (int64_t)made.size;
+    set_left(gap, left);
+    if (__builtin_expect(left < 0, 0)) {
+        use_up(gap, made);
+    }
+}
+
+/* The calling thread's gap; one of another period is no good any more. */
+static inline pyprof_gap *own_gap(void) {
+    const uint32_t now = __atomic_load_n(&epoch, __ATOMIC_RELAXED);
+    if (__builtin_expect(own.epoch != now, 0)) {
+        own.epoch = now;
+        own.gap = (pyprof_gap){0};
+    }
+    return &own.gap;
+}
+
+static inline void note(PyMemAllocatorDomain domain, const void *address, size_t size) {
+    const allocation made = {address, size, 0, domain != PYMEM_DOMAIN_RAW};
+    count(uses_shared(domain) ? &shared : own_gap(), made);
+}
+
+/* -- the functions -- */
+
+static inline void *allocate(const PyMemAllocatorEx *next, bool zeroed, size_t count_of, size_t size) {
+    return zeroed ? next->calloc(next->ctx, count_of, size) : next->malloc(next->ctx, size);
+}
+
+static inline void *hook_allocate(const PyMemAllocatorEx *next, PyMemAllocatorDomain domain, bool zeroed,
+                                  size_t count_of, size_t size) {
+    size_t bytes;
+    if (__builtin_mul_overflow(count_of, size, &bytes)) {
+        bytes = SIZE_MAX;
+    }
+    if (domain == PYMEM_DOMAIN_RAW) {
+        void *address = allocate(next, zeroed, count_of, size);
+        if (!own.is_inside) {
+            own.newest_raw = address;
+            note(domain, address, bytes);
+        }
+        return address;
+    }
+    if (__builtin_expect(bytes <= MAY_COME_FROM_RAW, 1)) {
+        void *address = allocate(next, zeroed, count_of, size);
+        note(domain, address, bytes);
+        return address;
+    }
+    const bool was_inside = own.is_inside;
+    own.is_inside = true;
+    void *address = allocate(next, zeroed, count_of, size);
+    own.is_inside = was_inside;
+    note(domain, address, bytes);
+    return address;
+}
+
+/* What is asked of RAW meanwhile, new blocks and what becomes of old ones, is this. */
+static inline void *hook_reallocate(const PyMemAllocatorEx *next, PyMemAllocatorDomain domain, void *old,
+                                    size_t size) {
+    if (domain == PYMEM_DOMAIN_RAW && own.is_inside) {
+        return next->realloc(next->ctx, old, size);
+    }
+    pyprof_live_block removed;
+    const bool was_live = old != NULL && pyprof_may_be_live(old) && pyprof_heap_remove(old, 0, &removed);
+    const bool was_inside = own.is_inside;
+    own.is_inside = domain != PYMEM_DOMAIN_RAW;
+    void *address = next->realloc(next->ctx, old, size);
+    own.is_inside = was_inside;
+    if (address == NULL) {
+        if (was_live) {
+            pyprof_heap_restore(&removed);
+        }
+        return NULL;
+    }
+    if (domain == PYMEM_DOMAIN_RAW) {
+        own.newest_raw = address;
+    }
+    note(domain, address, size);
+    return address;
+}
+
+static inline void hook_free(const PyMemAllocatorEx *next, PyMemAllocatorDomain domain, void *address) {
+    if (__builtin_expect(pyprof_may_be_live(address), 0) && address != NULL) {
+        pyprof_heap_remove(address, 0, NULL);
+    }
+    if (domain == PYMEM_DOMAIN_RAW && own.newest_raw == address) {
+        own.newest_raw = NULL;
+    }
+    next->free(next->ctx, address);
+}
+
+#define FUNCTIONS(set, domain)                                                                               \
+    static void *malloc_##set##_##domain(void *Py_UNUSED(context), size_t size) {                            \
+        return hook_allocate(&below[set][domain], (PyMemAllocatorDomain)domain, false, 1, size);             \
+    }                                                                                                        \
+    static void *calloc_##set##_##domain(void *Py_UNUSED(context), size_t count_of, size_t size) {           \
+        return hook_allocate(&below[set][domain], (PyMemAllocatorDomain)domain, true, count_of, size);       \
+    }                                                                                                        \
+    static void *realloc_##set##_##domain(void *Py_UNUSED(context), void *old, size_t size) {                \
+        return hook_reallocate(&below[set][domain], (PyMemAllocatorDomain)domain, old, size);                \
+    }                                                                                                        \
+    static void free_##set##_##domain(void *Py_UNUSED(context), void *address) {                             \
+        hook_free(&below[set][domain], (PyMemAllocatorDomain)domain, address);                               \
+    }
+
+#define FUNCTIONS_OF(set) FUNCTIONS(set, 0) FUNCTIONS(set, 1) FUNCTIONS(set, 2)
+
+FUNCTIONS_OF(0)
+FUNCTIONS_OF(1)
+FUNCTIONS_OF(2)
+FUNCTIONS_OF(3)
+FUNCTIONS_OF(4)
+FUNCTIONS_OF(5)
+FUNCTIONS_OF(6)
+FUNCTIONS_OF(7)
+
+#define ALLOCATOR(set, domain)                                                                               \
+    {                                                                                                        \
+        NULL, malloc_##set##_##domain, calloc_##set##_##domain, realloc_##set##_##domain,                    \
+            free_##set##_##domain                                                                            \
+    }
+#define ALLOCATORS(set)                                                                                      \
+    { ALLOCATOR(set, 0), ALLOCATOR(set, 1), ALLOCATOR(set, 2) }
+
+static const PyMemAllocatorEx ours[SETS][DOMAINS] = {ALLOCATORS(0), ALLOCATORS(1), ALLOCATORS(2),
+                                                     ALLOCATORS(3), ALLOCATORS(4), ALLOCATORS(5),
+                                                     ALLOCATORS(6), ALLOCATORS(7)};
+
+_Static_assert(PYMEM_DOMAIN_RAW == 0 && PYMEM_DOMAIN_MEM == 1 && PYMEM_DOMAIN_OBJ == 2,
+               "domains are numbered as the macros number them");
+
+/* -- the chain -- */
+
+static PyMemAllocatorEx outermost(int domain) {
+    PyMemAllocatorEx found;
+    PyMem_GetAllocator((PyMemAllocatorDomain)domain, &found);
+    return found;
+}
+
+static bool is_on_top(int domain) {
+    const int set = current[domain];
+    return set != NO_SET && outermost(domain).malloc == ours[set][domain].malloc;
+}
+
+/* An allocation that uses up the gap, and whether that was noticed. */
+static bool comes_by(int domain) {
+    static void *(*const allocate_in[DOMAINS])(size_t) = {PyMem_RawMalloc, PyMem_Malloc, PyObject_Malloc};
+    static void (*const free_in[DOMAINS])(void *) = {PyMem_RawFree, PyMem_Free, PyObject_Free};
+    pyprof_gap *gap = uses_shared((PyMemAllocatorDomain)domain) ? &shared : own_gap();
+    const int64_t left = left_of(gap);
+    bool came_by = false;
+    own.canary = &came_by;
+    set_left(gap, 0);
+    void *address = allocate_in[domain](1);
+    own.canary = NULL;
+    set_left(gap, left);
+    free_in[domain](address);
+    return came_by || address == NULL;
+}
+
+static bool is_in_chain(int domain) {
+    return current[domain] != NO_SET && (is_on_top(domain) || comes_by(domain));
+}
+
+static bool same(const PyMemAllocatorEx *a, const PyMemAllocatorEx *b) {
+    return a->ctx == b->ctx && a->malloc == b->malloc && a->calloc == b->calloc && a->realloc == b->realloc &&
+           a->free == b->free;
+}
+
+/* Functions that pass on to `next` already, or else fresh ones. */
+static int choose_set(int domain, const PyMemAllocatorEx *next) {
+    for (int set = 0; set < SETS; set++) {
+        if (set == used[domain]) {
+            below[set][domain] = *next;
+            used[domain]++;
+            __atomic_thread_fence(__ATOMIC_RELEASE);
+            return set;
+        }
+        if (same(&below[set][domain], next)) {
+            return set;
+        }
+    }
+    return NO_SET;
+}
+
+static bool put_in(int domain) {
+    const PyMemAllocatorEx next = outermost(domain);
+    current[domain] = choose_set(domain, &next);
+    if (current[domain] == NO_SET) {
+        return false;
+    }
+    PyMemAllocatorEx hook = ours[current[domain]][domain];
+    hook.ctx = next.ctx;
+    PyMem_SetAllocator((PyMemAllocatorDomain)domain, &hook);
+    return true;
+}
+
+static void take_out(int domain) {
+    if (is_on_top(domain)) {
+        PyMem_SetAllocator((PyMemAllocatorDomain)domain, &below[current[domain]][domain]);
+        current[domain] = NO_SET;
+    }
+}
+
+static void set_active(bool value) { __atomic_store_n(&active, value, __ATOMIC_RELEASE); }
+
+pyprof_hook_state pyprof_allocator_hook_install(void) {
+    pyprof_hook_state state = PYPROF_HOOK_SEES;
+    for (int domain = 0; domain < DOMAINS; domain++) {
+        if (!is_in_chain(domain)) {
+            state = PYPROF_HOOK_WAS_CUT_OUT;
+            if (!put_in(domain)) {
+                pyprof_allocator_hook_uninstall();
+                return PYPROF_HOOK_GIVES_UP;
+            }
+        }
+    }
+    set_active(true);
+    return state;
+}
+
+void pyprof_allocator_hook_uninstall(void) {
+    set_active(false);
+    for (int domain = 0; domain < DOMAINS; domain++) {
+        take_out(domain);
+    }
+}
+
+void pyprof_allocator_hook_period_changed(void) {
+    __atomic_add_fetch(&epoch, 1, __ATOMIC_RELEASE);
+    shared.period = 0;
+    set_left(&shared, 0);
+}
+
+/* -- what is allocated elsewhere -- */
+
+void pyprof_hook_track(unsigned int domain, const void *address, size_t size) {
+    if (address == own.newest_raw || !__atomic_load_n(&active, __ATOMIC_RELAXED)) {
+        return;
+    }
+    pyprof_hook_untrack(domain, address); /* its new size */
+    const allocation made = {address, size, domain, false};
+    count(own_gap(), made);
+}
+
+void pyprof_hook_untrack(unsigned int domain, const void *address) {
+    /* Of the interpreter's own domain its functions tell. */
+    if (domain != 0 && pyprof_may_be_live(address)) {
+        pyprof_heap_remove(address, domain, NULL);
+    }
+}
+
+#endif

@@ -1,0 +1,20 @@
+/* Memory limit: how large the process may get before what is in use is reported at once.
+ *
+ * Set attached; asked by the timer thread, without a lock.
+ */
+#ifndef PYPROF_MEMORY_LIMIT_H
+#define PYPROF_MEMORY_LIMIT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Bytes; 0: no limit. */
+void pyprof_memory_limit_set(int64_t resident, int64_t address_space);
+bool pyprof_memory_limit_is_set(void);
+
+typedef enum { PYPROF_FAR_FROM_LIMIT, PYPROF_NEAR_LIMIT, PYPROF_BEYOND_LIMIT } pyprof_memory_room;
+
+/* `NEAR`: too little below the limit to say that the danger is over. */
+pyprof_memory_room pyprof_memory_room_left(void);
+
+#endif
