@@ -125,6 +125,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("log_level", LEVELS, "warning", "level of pyprof's log"),
 )  # fmt: skip
 _BY_NAME = {option.name: option for option in OPTIONS}
+_KINDS = frozenset({"cpu", "wall", "memory"})
 
 
 class Config:
@@ -195,10 +196,13 @@ class Config:
         try:
             _check_kinds(given)
         except ValueError:
-            if arguments.keys() & {"cpu", "wall"}:
+            if arguments.keys() & _KINDS:
                 raise
-            warn("PYPROF_CPU and PYPROF_WALL are both off: nothing would be profiled; the defaults are used")
-            del given["cpu"], given["wall"]
+            warn(
+                "PYPROF_CPU, _WALL and _MEMORY are all off: nothing would be profiled; the defaults are used"
+            )
+            for kind in _KINDS:
+                del given[kind]
         config = cls.__new__(cls)
         config.__dict__.update(_complete(given, environ))
         return config
@@ -235,8 +239,10 @@ def _check_arguments(arguments: Mapping[str, object]) -> dict[str, object]:
 
 
 def _check_kinds(given: Mapping[str, object]) -> None:
-    if not (given.get("cpu", True) or given.get("wall", True)):
-        raise ValueError("cpu and wall must not both be False: there is nothing else to profile")
+    if given.get("cpu", True) or given.get("wall", True):
+        return
+    if given.get("memory", _BY_NAME["memory"].default) == "off":
+        raise ValueError("cpu, wall and memory must not all be off: there is nothing else to profile")
 
 
 def _read_environment(environ: Mapping[str, str], warn: Callable[[str], object]) -> dict[str, object]:

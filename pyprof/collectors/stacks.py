@@ -91,12 +91,12 @@ class Stacks:
             )
         if config.wall:
             kinds.append(_Kind("wall", [_TICKS, _WALL, *self._gil_types()], _WALL, period))
-        if combined:
+        if combined and kinds:
             # One count for CPU and wall time: that of ticks.
             types = [_TICKS, *(one for kind in kinds for one in kind.types[1:])]
             kinds = [_Kind("profile", types, types[1], period)]
         if self.shows_memory and window.memory_period:
-            if combined:
+            if combined and kinds:
                 kinds[0].types += memory.TYPES
             else:
                 kinds.append(memory_kind(window))

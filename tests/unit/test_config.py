@@ -43,7 +43,7 @@ def test_defaults():
     assert (config.sample_rate, config.upload_interval, config.max_frames) == (100, 10, 256)
     assert config.max_overhead == 0.01
     assert (config.timeout, config.exit_timeout, config.ring_windows) == (10, 2, 6)
-    assert (config.cpu, config.wall, config.memory, config.engine) == (True, True, "off", "auto")
+    assert (config.cpu, config.wall, config.memory, config.engine) == (True, True, "hook", "auto")
     assert config.gil is not FREE_THREADED
     assert (config.enabled, config.strict, config.output) == (False, False, None)
     assert config.flush_on_sigterm is False
@@ -63,7 +63,9 @@ VALID = {
     "cpu": [True, False],
     "wall": [True, False],
     "gil": [True, False],
-    "memory": ["off", False],
+    "memory": ["off", False, "hook", True],
+    "memory_period": [1, 524288, 1 << 40],
+    "memory_oom_threshold": [0.01, 0.9, 1],
     "max_frames": [1, 1000],
     "max_overhead": [0.0001, 0.01, 1],
     "ring_windows": [1, 1024],
@@ -110,7 +112,9 @@ WRONG = {
     "cpu": [1, "off", None],
     "wall": [0, "on", None],
     "gil": [1, "on", None],
-    "memory": ["hook", True, "on"],
+    "memory": ["hooks", "on", 1, None],
+    "memory_period": [0, (1 << 40) + 1, 1.5, "1", True, None],
+    "memory_oom_threshold": [0, 1.01, "0.9", True, None],
     "max_frames": [0, 1001, 256.0, "256", True],
     "max_overhead": [0, 0.00009, 1.01, -0.01, "0.01", "1%", True, None],
     "ring_windows": [0, 1025, 6.0, True],
@@ -181,14 +185,15 @@ def test_unknown_option_from_code():
 
 
 def test_no_kind_at_all():
-    both = "cpu and wall must not both be False"
-    with pytest.raises(ValueError, match=both):
-        Config(cpu=False, wall=False)
-    with pytest.raises(ValueError, match=both):
-        load({"cpu": False}, {"PYPROF_WALL": "0"})
-    config, [warning] = load(environ={"PYPROF_CPU": "0", "PYPROF_WALL": "0"})
-    assert (config.cpu, config.wall) == (True, True)
-    assert warning.startswith("PYPROF_CPU and PYPROF_WALL are both off")
+    nothing = "cpu, wall and memory must not all be off"
+    with pytest.raises(ValueError, match=nothing):
+        Config(cpu=False, wall=False, memory="off")
+    with pytest.raises(ValueError, match=nothing):
+        load({"cpu": False}, {"PYPROF_WALL": "0", "PYPROF_MEMORY": "off"})
+    config, [warning] = load(environ={"PYPROF_CPU": "0", "PYPROF_WALL": "0", "PYPROF_MEMORY": "0"})
+    assert (config.cpu, config.wall, config.memory) == (True, True, "hook")
+    assert warning.startswith("PYPROF_CPU, _WALL and _MEMORY are all off")
+    assert Config(cpu=False, wall=False).memory == "hook"
 
 
 @pytest.mark.parametrize("text", ["1", "true", "YES", " on "])
@@ -227,7 +232,7 @@ def test_environment_values(name, text, value):
         ("sample_rate", "fast"), ("sample_rate", "nan"), ("sample_rate", "1_000"), ("sample_rate", "٣"),
         ("sample_rate", "1e999"), ("sample_rate", "-1"), ("max_frames", "1_0"), ("max_frames", "10.0"),
         ("max_frames", "9" * 5000), ("max_frames", "٣"), ("strict", "maybe"), ("strict", "2"),
-        ("memory", "on"), ("tags", "a"), ("tags", "a=1,a=2"), ("server_url", "host"), ("exporter", "x"),
+        ("memory", "heap"), ("memory_period", "0"), ("memory_oom_threshold", "90"), ("tags", "a"), ("tags", "a=1,a=2"), ("server_url", "host"), ("exporter", "x"),
         ("service_name", "\udc80"), ("headers", "X-A=\udc80"), ("log_level", "loud"), ("timeout", "inf"),
         ("output", "\0"),
     ],

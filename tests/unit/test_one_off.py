@@ -32,6 +32,7 @@ from pyprof import _native, pprof
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 GIL_ON = ["wall", "gil_held", "gil_wait"]
 GIL_TYPES = [] if FREE_THREADED else GIL_ON[1:]
+MEMORY_TYPES = ["alloc_objects", "alloc_space", "inuse_objects", "inuse_space"]
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="profiling is for Linux")
 
@@ -78,6 +79,7 @@ def test_without_the_continuous_profiler() -> None:
     assert [(t.type, t.unit) for t in profile.sample_types] == [
         ("samples", "count"), ("cpu", "nanoseconds"), ("wall", "nanoseconds"),
         *((kind, "nanoseconds") for kind in GIL_TYPES),
+        *zip(MEMORY_TYPES, ["count", "bytes"] * 2, strict=True),
     ]  # fmt: skip
     assert profile.default_sample_type == "cpu"
     assert profile.period == 1_000_000
@@ -316,7 +318,7 @@ def test_there_is_no_result_before_the_end(method: str, tmp_path: Path) -> None:
         ("cpu", 1), ("wall", "yes"), ("max_frames", 0), ("max_frames", 1001), ("max_frames", 2.5),
         ("tags", {"a-b": "c"}), ("service_name", ""),
         ("exporter", "none"), ("output", "x"), ("server_url", "http://x"), ("sampel_rate", 5),
-        ("memory", "off"), ("max_overhead", 0), ("max_overhead", 2),
+        ("memory", "heap"), ("memory_period", 0), ("memory_oom_threshold", 0.5), ("max_overhead", 0), ("max_overhead", 2),
     ],
 )  # fmt: skip
 def test_a_bad_option_is_named(name: str, value: object) -> None:
@@ -333,7 +335,7 @@ def test_the_environment_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> No
         first()
     profile = pprof.read(p.pprof())
     assert profile.period == 1_000_000
-    assert [t.type for t in profile.sample_types] == ["samples", "wall", *GIL_TYPES]
+    assert [t.type for t in profile.sample_types] == ["samples", "wall", *GIL_TYPES, *MEMORY_TYPES]
     assert max(len(sample.locations) for sample in profile.samples) > 2
 
 
@@ -344,7 +346,7 @@ def test_the_environment_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_parts_of_wall_time(options: dict[str, bool], types: list[str]) -> None:
     with pyprof.profile(**options) as p:
         first()
-    assert [t.type for t in pprof.read(p.pprof()).sample_types] == ["samples", *types]
+    assert [t.type for t in pprof.read(p.pprof()).sample_types] == ["samples", *types, *MEMORY_TYPES]
 
 
 def test_the_gil_beside_a_profiler_that_does_not_ask(tmp_path: Path) -> None:
@@ -373,7 +375,7 @@ def test_an_empty_block(tmp_path: Path) -> None:
     with pyprof.profile(sample_rate=1) as p:
         pass
     profile = pprof.read(p.pprof())
-    assert [t.type for t in profile.sample_types] == ["samples", "cpu", "wall", *GIL_TYPES]
+    assert [t.type for t in profile.sample_types] == ["samples", "cpu", "wall", *GIL_TYPES, *MEMORY_TYPES]
     assert p.top().splitlines()[0].split()[0] == "Flat"
     p.save(tmp_path / "x.pb.gz")
     assert pprof.read(tmp_path / "x.pb.gz") == profile
@@ -382,5 +384,5 @@ def test_an_empty_block(tmp_path: Path) -> None:
 
 
 def test_neither_cpu_nor_wall() -> None:
-    with pytest.raises(ValueError, match="cpu and wall"):
-        pyprof.profile(cpu=False, wall=False)
+    with pytest.raises(ValueError, match="cpu, wall and memory"):
+        pyprof.profile(cpu=False, wall=False, memory="off")
