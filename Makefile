@@ -17,6 +17,7 @@ SHARED := --numprocesses=$(shell expr $(CPUS) + 1) --dist=loadgroup
 ONE_A_CPU := --numprocesses=$(CPUS) --dist=loadgroup
 # Shares are measured while other processes may want the CPUs too: what is wrong is wrong three times.
 ALONE := --reruns 2 --only-rerun AssertionError
+WHEELS := gevent memray numpy
 PYTEST := PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
@@ -63,14 +64,16 @@ $(VENV)/.stamp-demo $(VENV)/.stamp-lint $(VENV)/.stamp-bench: $(VENV)/.stamp-%: 
 	@$(PIP) install --no-build-isolation --editable '.[$*]'
 	@touch $@
 
-# gevent apart, and only as a wheel: there is none for free-threaded builds. What has no wheel is written down, so
-# that tests can tell a wheel that does not exist from one that was forgotten.
+# Some apart, and only as wheels: not every build of Python has them. What has no wheel is written down, so that
+# tests can tell a wheel that does not exist from one that was forgotten.
 $(VENV)/.stamp-test: $(BUILT)
 	@echo "installing what the tests need"
 	@$(PIP) install --no-build-isolation --editable '.[test]'
 	@: > $(VENV)/no-wheels
-	@$(PIP) install --only-binary gevent --no-build-isolation --editable '.[gevent]' 2>$(VENV)/gevent.log \
-	    || { echo gevent >> $(VENV)/no-wheels; echo "no gevent for this Python: its tests are skipped"; }
+	@for name in $(WHEELS); do \
+	    $(PIP) install --only-binary $$name --no-build-isolation --editable ".[$$name]" 2>$(VENV)/$$name.log \
+	        || { echo $$name >> $(VENV)/no-wheels; echo "no $$name for this Python: its tests are skipped"; }; \
+	done
 	@touch $@
 
 demo: $(VENV)/.stamp-demo

@@ -72,7 +72,8 @@ def test_options_end_where_the_program_begins(
 def test_every_option_is_a_flag_and_becomes_its_variable() -> None:
     given = {
         "service_name": "shop", "exporter": "none", "server_url": "http://127.0.0.1:1", "output": "x/",
-        "sample_rate": "50", "upload_interval": "5", "engine": "auto", "memory": "off", "memory_period": "1024",
+        "sample_rate": "50", "upload_interval": "5", "engine": "auto", "memory": "off",
+        "memory_period": "1024",
         "memory_oom_threshold": "0.8", "max_frames": "9",
         "max_overhead": "0.02", "ring_windows": "2", "tags": "a=b", "auth_token": "t", "basic_auth_user": "u",
         "basic_auth_password": "p",

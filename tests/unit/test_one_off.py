@@ -318,7 +318,8 @@ def test_there_is_no_result_before_the_end(method: str, tmp_path: Path) -> None:
         ("cpu", 1), ("wall", "yes"), ("max_frames", 0), ("max_frames", 1001), ("max_frames", 2.5),
         ("tags", {"a-b": "c"}), ("service_name", ""),
         ("exporter", "none"), ("output", "x"), ("server_url", "http://x"), ("sampel_rate", 5),
-        ("memory", "heap"), ("memory_period", 0), ("memory_oom_threshold", 0.5), ("max_overhead", 0), ("max_overhead", 2),
+        ("memory", "heap"), ("memory_period", 0), ("memory_oom_threshold", 0.5),
+        ("max_overhead", 0), ("max_overhead", 2),
     ],
 )  # fmt: skip
 def test_a_bad_option_is_named(name: str, value: object) -> None:
