@@ -1,5 +1,6 @@
 /* pyprof._native: method table and initialisation. The stub _native.pyi says what each function does. */
 #include <Python.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "memory/heap.h"
@@ -8,6 +9,7 @@
 
 #ifndef PYPROF_PORTABLE
 #include "cpython/interpreter.h"
+#include "cpython/traces.h"
 #include "memory/recording.h"
 #include "sampling/after_fork.h"
 #include "sampling/clocks.h"
@@ -159,12 +161,13 @@ static PyObject *native_threads(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED
 }
 
 static PyObject *native_start_memory(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs) {
-    static char *keywords[] = {"period", "max_frames", "max_bytes", NULL};
-    pyprof_heap_options options;
+    static char *keywords[] = {"period", "max_frames", "max_bytes", "traced", NULL};
+    pyprof_heap_options options = {0};
+    int traced;
     unsigned int max_frames;
     Py_ssize_t max_bytes;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$dIn:start_memory", keywords, &options.period,
-                                     &max_frames, &max_bytes)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$dInp:start_memory", keywords, &options.period,
+                                     &max_frames, &max_bytes, &traced)) {
         return NULL;
     }
     if (!(options.period >= 1) || max_frames < 1 || max_frames > MAX_FRAMES || max_bytes < 1) {
@@ -173,7 +176,7 @@ static PyObject *native_start_memory(PyObject *Py_UNUSED(module), PyObject *args
     }
     options.max_frames = max_frames;
     options.max_bytes = (size_t)max_bytes;
-    if (!pyprof_recording_start(&options)) {
+    if (!pyprof_recording_start(&options, traced != 0)) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -215,6 +218,40 @@ static PyObject *native_report_memory(PyObject *module, PyObject *args, PyObject
     pyprof_window_get_info(window)->start_ns = pyprof_unix_ns();
     Py_BEGIN_ALLOW_THREADS pyprof_heap_report(window, peak ? PYPROF_HEAP_PEAK : PYPROF_HEAP_TOTAL);
     Py_END_ALLOW_THREADS return pyprof_window_wrap(module, window);
+}
+
+/* [(domain, address, size, weight)] of the blocks that live. */
+static PyObject *native_live_blocks(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
+    size_t count;
+    pyprof_live_block *blocks = pyprof_heap_copy_live(&count);
+    PyObject *list = blocks == NULL ? PyErr_NoMemory() : PyList_New(0);
+    for (size_t i = 0; list != NULL && i < count; i++) {
+        const pyprof_live_block *block = &blocks[i];
+        PyObject *item = Py_BuildValue("KKKd", (unsigned long long)block->domain,
+                                       (unsigned long long)(uintptr_t)block->address,
+                                       (unsigned long long)block->size, (double)block->weight);
+        if (item == NULL || PyList_Append(list, item) < 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(item);
+    }
+    free(blocks);
+    return list;
+}
+
+static PyObject *native_traceback_of(PyObject *Py_UNUSED(module), PyObject *args) {
+    unsigned int domain;
+    unsigned long long address;
+    return PyArg_ParseTuple(args, "IK:traceback_of", &domain, &address)
+               ? pyprof_traceback_of(domain, (const void *)(uintptr_t)address)
+               : NULL;
+}
+
+static PyObject *native_traces(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
+    if (!pyprof_traces_can_be_read()) {
+        Py_RETURN_NONE;
+    }
+    return pyprof_traces_read();
 }
 
 static PyObject *native_limit_memory(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs) {
@@ -324,6 +361,9 @@ static PyMethodDef methods[] = {
     {"set_memory_period", native_set_memory_period, METH_O, NULL},
     {"check_memory", native_check_memory, METH_NOARGS, NULL},
     {"report_memory", (PyCFunction)(void (*)(void))native_report_memory, METH_VARARGS | METH_KEYWORDS, NULL},
+    {"live_blocks", native_live_blocks, METH_NOARGS, NULL},
+    {"traceback_of", native_traceback_of, METH_VARARGS, NULL},
+    {"traces", native_traces, METH_NOARGS, NULL},
     {"limit_memory", (PyCFunction)(void (*)(void))native_limit_memory, METH_VARARGS | METH_KEYWORDS, NULL},
 #endif
     {NULL, NULL, 0, NULL},

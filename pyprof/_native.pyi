@@ -233,10 +233,11 @@ class _Stats(TypedDict):
 def stats() -> _Stats:
     """Counters of this process; they go on over a restart and begin anew in the child of a fork."""
 
-def start_memory(*, period: float, max_frames: int, max_bytes: int) -> None:
+def start_memory(*, period: float, max_frames: int, max_bytes: int, traced: bool) -> None:
     """Hook the allocators and record memory; nothing where that is so. RuntimeError where it cannot be.
 
     period: bytes between two samples, on average. max_bytes: for stacks and symbols.
+    traced: start tracemalloc and have it keep the stacks of what is sampled, and of nothing else.
     """
 
 def stop_memory() -> None:
@@ -248,6 +249,18 @@ def check_memory() -> bool:
 
 def report_memory(*, max_bytes: int, peak: bool) -> Window:
     """What was allocated since the start, and is in use now; or what was in use when that was most."""
+
+def live_blocks() -> list[tuple[int, int, int, float]]:
+    """(domain, address, size, weight) of what is sampled and not freed."""
+
+def traceback_of(domain: int, address: int) -> tuple[tuple[str, int], ...] | None:
+    """What tracemalloc knows of a block: file names and lines, leaf first."""
+
+def traces() -> list[tuple[int, int, tuple[tuple[str, int], ...]]] | None:
+    """Blocks, bytes, and file names and lines, leaf first, of all that tracemalloc traces.
+
+    None where its tables cannot be read: CPython 3.11, free-threaded builds.
+    """
 
 def limit_memory(*, resident: int, address_space: int) -> None:
     """Sizes of the process, bytes, at which the timer thread ends its window at once; 0: none."""

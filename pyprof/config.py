@@ -89,6 +89,11 @@ class Option:
         return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
+TRACEMALLOC_NEEDS_GIL = "tracemalloc crashes where there is no GIL (python/cpython#126315)"
+MEMORY = Choice("hook", "tracemalloc", "off", aliases={True: "hook", False: "off"})
+if "t" in sys.abiflags:
+    MEMORY = Choice("hook", "off", aliases=MEMORY.aliases)
+    MEMORY.allowed += f", {TRACEMALLOC_NEEDS_GIL}"
 LEVELS = Choice("debug", "info", "warning", "error", "critical")
 
 OPTIONS: tuple[Option, ...] = (
@@ -103,7 +108,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("cpu", Boolean(), True, "CPU profile"),
     Option("wall", Boolean(), True, "wall profile"),
     Option("gil", Boolean(), True, "wall time with the GIL and waiting for it (free-threaded builds: off)"),
-    Option("memory", Choice("hook", "off", aliases={True: "hook", False: "off"}), "hook", "memory profile"),
+    Option("memory", MEMORY, "hook", "memory profile"),
     Option("memory_period", Integer(1, 1 << 40), 524288,
            "bytes allocated between two samples of the memory profile, on average"),
     Option("memory_oom_threshold", Number(0.01, 1, "share of the limit"), 0.9,

@@ -41,7 +41,9 @@ class OneOff(Report):
             gil=config.wall and config.gil,
         )
         self._recording = (
-            Recording(config.memory_period, config.max_frames) if config.memory != "off" else None
+            Recording(config.memory, config.memory_period, config.max_frames)
+            if config.memory != "off"
+            else None
         )
         self._state = "new"
 

@@ -15,7 +15,7 @@ from .collectors import memory
 from .collectors.memory import Recorder, Recording
 from .collectors.sampler import Consumer, Sampler
 from .collectors.stacks import Stacks
-from .config import Config, Option
+from .config import TRACEMALLOC_NEEDS_GIL, Config, Option
 from .fork import Forks, end_with_multiprocessing
 from .heap import Heap
 from .locks import Lock
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 # A window holds at most this; the timer thread, the ring and the exporter together ring_windows + 2 of them.
 _WINDOW_BYTES = 8 * 1024 * 1024
 
+_HEAP_BYTES = 64 * 1024 * 1024
 _ROTATION = 1.0  # seconds that the end of a window may take
 
 _UNSUPPORTED = f"profiling works on Linux only; this is {sys.platform}, or a build without the Linux parts"
@@ -47,7 +48,9 @@ class Profiler:
         self._stacks = Stacks(config, "main")
         self._exporter: Exporter | None = None
         self._consumer = _consumer(config)
-        self._recording = Recording(config.memory_period, config.max_frames, config.memory_oom_threshold)
+        self._recording = Recording(
+            config.memory, config.memory_period, config.max_frames, config.memory_oom_threshold
+        )
         self._wants_memory = config.memory != "off"
         self._running = False
         self._discards = False
@@ -78,17 +81,50 @@ class Profiler:
         """What is in use now, and what was allocated since the start, or since the process was forked.
 
         gc: collect garbage first, so that what nobody can reach is not in it.
-        Raises RuntimeError where memory is not profiled.
+        Raises RuntimeError where memory is not profiled. Engine `tracemalloc` knows only what is in use.
         """
-        return Heap(self._stacks, memory.INUSE_SPACE, gc=gc)
+        if gc:
+            import gc as collector
+
+            collector.collect()
+        return self._heap(memory.INUSE_SPACE)
 
     def allocs(self) -> "Heap":
-        """The same, shown as what was allocated."""
-        return Heap(self._stacks, memory.ALLOC_SPACE)
+        """The same, shown as what was allocated. RuntimeError where engine `hook` does not run."""
+        return self._heap(memory.ALLOC_SPACE, needs_hook=True)
 
     def heap_peak(self) -> "Heap":
-        """What was in use when that was most, since the start."""
-        return Heap(self._stacks, memory.INUSE_SPACE, peak=True)
+        """What was in use when that was most, since the start. RuntimeError without engine `hook`."""
+        return self._heap(memory.INUSE_SPACE, needs_hook=True, peak=True)
+
+    def trace_memory(self, seconds: float) -> "Heap":
+        """Exactly what is allocated within the next seconds and still in use at their end, by tracemalloc.
+
+        Where that is not on already, it is for this time: allocations take several times as long meanwhile.
+        Where engine `tracemalloc` runs, what was in use before is forgotten. RuntimeError on free-threaded
+        builds, which cannot have it.
+        """
+        if "t" in sys.abiflags:
+            raise RuntimeError(f"trace_memory(): {TRACEMALLOC_NEEDS_GIL}")
+        from .collectors.traced import Traced
+
+        in_use = _recorder.trace(seconds, self.config.max_frames)
+        stacks = Stacks(self.config, "main")
+        stacks.traced = Traced()
+        return Heap(stacks, stacks.traced.window_of(in_use), memory.INUSE_SPACE)
+
+    def _heap(self, default: tuple[str, str, int], *, needs_hook: bool = False, peak: bool = False) -> "Heap":
+        traced = self._stacks.traced
+        if traced is not None and needs_hook:
+            raise RuntimeError("engine tracemalloc knows only what is in use (option memory)")
+        if traced is not None:
+            window, known = traced.window(), memory.is_tracing()
+        else:
+            window = _native.report_memory(max_bytes=_HEAP_BYTES, peak=peak)
+            known = window.memory_period > 0
+        if not known:
+            raise RuntimeError("memory is not profiled (option memory)")
+        return Heap(self._stacks, window, default)
 
     def set_memory(self, engine: "str | bool", *, period: "int | None" = None) -> None:
         """Turn the memory profile on or off, or change its period, while the profiler runs.

@@ -35,6 +35,16 @@
 /* Which thread state is attached is a variable of the process (3.11), one of each thread later. */
 #define PYPROF_ATTACHED_THREAD_IS_GLOBAL (PY_VERSION_HEX < 0x030c0000)
 
+/* tracemalloc's tables are a part of the runtime (3.12), before they were variables of one file. */
+#define PYPROF_TRACES_IN_RUNTIME (PY_VERSION_HEX >= 0x030c0000)
+
+/* One function a process is called at every new object (3.13): tracemalloc's, where it is on. */
+#define PYPROF_HAS_REFERENCE_TRACER (PY_VERSION_HEX >= 0x030d0000)
+
+/* They are guarded by a mutex (3.14); file names in them are UTF-8 and no objects (3.15). */
+#define PYPROF_TRACES_HAVE_MUTEX (PY_VERSION_HEX >= 0x030e0000)
+#define PYPROF_TRACES_NAME_FILES_IN_UTF8 (PY_VERSION_HEX >= 0x030f0000)
+
 /* The GIL hangs on each interpreter (3.12), on the runtime before. */
 #define PYPROF_GIL_PER_INTERPRETER (PY_VERSION_HEX >= 0x030c0000)
 

@@ -8,6 +8,7 @@
 
 #include "cpython/allocators.h"
 #include "cpython/interpreter.h"
+#include "cpython/traces.h"
 #include "sampling/own_threads.h"
 
 enum { DOMAINS = 3, SETS = 8, NO_SET = -1 };
@@ -21,7 +22,8 @@ static PyMemAllocatorEx below[SETS][DOMAINS];
 static int used[DOMAINS];                               /* sets, from the first on */
 static int current[DOMAINS] = {NO_SET, NO_SET, NO_SET}; /* the one that was put in last */
 static bool active;                                     /* atomic: the heap is to be told */
-static uint32_t epoch;                                  /* atomic: changes with the period */
+static bool traced;    /* tracemalloc is told, too, of what the heap keeps; changed while not active */
+static uint32_t epoch; /* atomic: changes with the period */
 
 /* What each thread has of its own. */
 static _Thread_local struct {
@@ -68,11 +70,24 @@ static __attribute__((noinline)) void use_up(pyprof_gap *gap, allocation made) {
         }
     }
     if (__atomic_load_n(&active, __ATOMIC_RELAXED) && !pyprof_own_thread_calls()) {
-        pyprof_heap_sample(gap, made.address, made.size, made.track_domain,
-                           pyprof_attached_thread(made.attached));
+        PyThreadState *thread = pyprof_attached_thread(made.attached);
+        const bool kept = pyprof_heap_sample(gap, made.address, made.size, made.track_domain, thread);
+        if (kept && traced && thread != NULL) {
+            PyTraceMalloc_Track(made.track_domain, (uintptr_t)made.address, made.size);
+        }
     } else {
         pyprof_heap_draw(gap);
     }
+}
+
+/* The end of a block that may be live: whether it was. */
+static __attribute__((noinline)) bool forget(const void *address, unsigned int domain,
+                                             pyprof_live_block *removed) {
+    const bool was_live = pyprof_heap_remove(address, domain, removed);
+    if (was_live && traced) {
+        PyTraceMalloc_Untrack(domain, (uintptr_t)address);
+    }
+    return was_live;
 }
 
 static inline void count(pyprof_gap *gap, allocation made) {
@@ -140,7 +155,7 @@ static inline void *hook_reallocate(const PyMemAllocatorEx *next, PyMemAllocator
         return next->realloc(next->ctx, old, size);
     }
     pyprof_live_block removed;
-    const bool was_live = old != NULL && pyprof_may_be_live(old) && pyprof_heap_remove(old, 0, &removed);
+    const bool was_live = old != NULL && pyprof_may_be_live(old) && forget(old, 0, &removed);
     const bool was_inside = own.is_inside;
     own.is_inside = domain != PYMEM_DOMAIN_RAW;
     void *address = next->realloc(next->ctx, old, size);
@@ -160,7 +175,7 @@ static inline void *hook_reallocate(const PyMemAllocatorEx *next, PyMemAllocator
 
 static inline void hook_free(const PyMemAllocatorEx *next, PyMemAllocatorDomain domain, void *address) {
     if (__builtin_expect(pyprof_may_be_live(address), 0) && address != NULL) {
-        pyprof_heap_remove(address, 0, NULL);
+        forget(address, 0, NULL);
     }
     if (domain == PYMEM_DOMAIN_RAW && own.newest_raw == address) {
         own.newest_raw = NULL;
@@ -262,21 +277,25 @@ static int choose_set(int domain, const PyMemAllocatorEx *next) {
     return NO_SET;
 }
 
-static bool put_in(int domain) {
-    const PyMemAllocatorEx next = outermost(domain);
-    current[domain] = choose_set(domain, &next);
+/* On top of all others, passing on to `next`. */
+static bool put_in(int domain, const PyMemAllocatorEx *next) {
+    current[domain] = choose_set(domain, next);
     if (current[domain] == NO_SET) {
         return false;
     }
     PyMemAllocatorEx hook = ours[current[domain]][domain];
-    hook.ctx = next.ctx;
+    hook.ctx = outermost(domain).ctx;
     PyMem_SetAllocator((PyMemAllocatorDomain)domain, &hook);
     return true;
 }
 
+/* tracemalloc's own functions, which ours stand in for. */
+static PyMemAllocatorEx tracers[DOMAINS];
+
 static void take_out(int domain) {
     if (is_on_top(domain)) {
-        PyMem_SetAllocator((PyMemAllocatorDomain)domain, &below[current[domain]][domain]);
+        PyMem_SetAllocator((PyMemAllocatorDomain)domain,
+                           traced ? &tracers[domain] : &below[current[domain]][domain]);
         current[domain] = NO_SET;
     }
 }
@@ -288,7 +307,8 @@ pyprof_hook_state pyprof_allocator_hook_install(void) {
     for (int domain = 0; domain < DOMAINS; domain++) {
         if (!is_in_chain(domain)) {
             state = PYPROF_HOOK_WAS_CUT_OUT;
-            if (!put_in(domain)) {
+            const PyMemAllocatorEx next = outermost(domain);
+            if (!put_in(domain, &next)) {
                 pyprof_allocator_hook_uninstall();
                 return PYPROF_HOOK_GIVES_UP;
             }
@@ -298,11 +318,63 @@ pyprof_hook_state pyprof_allocator_hook_install(void) {
     return state;
 }
 
+/* Takes the argument over. False with an error set. */
+static bool call_tracemalloc(const char *name, PyObject *argument) {
+    PyObject *module = PyImport_ImportModule("tracemalloc");
+    PyObject *function = module == NULL ? NULL : PyObject_GetAttrString(module, name);
+    PyObject *result = function == NULL ? NULL : PyObject_CallFunctionObjArgs(function, argument, NULL);
+    Py_XDECREF(argument);
+    Py_XDECREF(function);
+    Py_XDECREF(module);
+    Py_XDECREF(result);
+    return result != NULL;
+}
+
 void pyprof_allocator_hook_uninstall(void) {
     set_active(false);
     for (int domain = 0; domain < DOMAINS; domain++) {
         take_out(domain);
     }
+    if (traced) {
+        traced = false;
+        call_tracemalloc("stop", NULL);
+        PyErr_Clear();
+    }
+}
+
+static bool put_in_for_tracemalloc(const PyMemAllocatorEx *next) {
+    for (int domain = 0; domain < DOMAINS; domain++) {
+        if (!put_in(domain, &next[domain])) {
+            PyErr_SetString(PyExc_RuntimeError, "other tools have hooked the allocators too often");
+            return false;
+        }
+    }
+    pyprof_stop_tracing_references();
+    return call_tracemalloc("clear_traces", NULL); /* what came by while ours were not on top */
+}
+
+bool pyprof_allocator_hook_install_traced(unsigned int max_frames) {
+    PyMemAllocatorEx next[DOMAINS];
+    for (int domain = 0; domain < DOMAINS; domain++) {
+        next[domain] = outermost(domain);
+    }
+    if (!call_tracemalloc("start", PyLong_FromUnsignedLong(max_frames))) {
+        return false;
+    }
+    for (int domain = 0; domain < DOMAINS; domain++) {
+        tracers[domain] = outermost(domain);
+    }
+    traced = true;
+    if (!put_in_for_tracemalloc(next)) {
+        pyprof_allocator_hook_uninstall();
+        return false;
+    }
+    set_active(true);
+    return true;
+}
+
+void pyprof_hook_let_go(uint32_t domain, const void *address) {
+    PyTraceMalloc_Untrack(domain, (uintptr_t)address);
 }
 
 void pyprof_allocator_hook_period_changed(void) {
@@ -313,20 +385,28 @@ void pyprof_allocator_hook_period_changed(void) {
 
 /* -- what is allocated elsewhere -- */
 
-void pyprof_hook_track(unsigned int domain, const void *address, size_t size) {
-    if (address == own.newest_raw || !__atomic_load_n(&active, __ATOMIC_RELAXED)) {
-        return;
-    }
-    pyprof_hook_untrack(domain, address); /* its new size */
-    const allocation made = {address, size, domain, false};
-    count(own_gap(), made);
-}
-
-void pyprof_hook_untrack(unsigned int domain, const void *address) {
-    /* Of the interpreter's own domain its functions tell. */
+/* Domain 0 is the interpreter's own: its functions tell, and a library that hands a block of it on to its own
+ * domain must not take it away from us. */
+static void end_track(unsigned int domain, const void *address) {
     if (domain != 0 && pyprof_may_be_live(address)) {
         pyprof_heap_remove(address, domain, NULL);
     }
+}
+
+int pyprof_hook_track(unsigned int domain, uintptr_t address, size_t size) {
+    const int result = traced ? 0 : PyTraceMalloc_Track(domain, address, size);
+    const void *block = (const void *)address;
+    if (block != own.newest_raw && __atomic_load_n(&active, __ATOMIC_RELAXED)) {
+        end_track(domain, block); /* its size has changed */
+        const allocation made = {block, size, domain, false};
+        count(own_gap(), made);
+    }
+    return result;
+}
+
+int pyprof_hook_untrack(unsigned int domain, uintptr_t address) {
+    end_track(domain, (const void *)address);
+    return PyTraceMalloc_Untrack(domain, address);
 }
 
 #endif

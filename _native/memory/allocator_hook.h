@@ -31,10 +31,14 @@ typedef enum { PYPROF_HOOK_SEES, PYPROF_HOOK_WAS_CUT_OUT, PYPROF_HOOK_GIVES_UP }
 pyprof_hook_state pyprof_allocator_hook_install(void);
 void pyprof_allocator_hook_uninstall(void);
 
-/* What has allocated or freed without the interpreter's allocators, as PyTraceMalloc_Track and _Untrack tell.
- */
-void pyprof_hook_track(unsigned int domain, const void *address, size_t size);
-void pyprof_hook_untrack(unsigned int domain, const void *address);
+/* The same above tracemalloc, which has to be off and is started, for so many frames: what is sampled is
+ * reported to it, everything else goes past it. False with an error set. `uninstall` stops it again. */
+bool pyprof_allocator_hook_install_traced(unsigned int max_frames);
+void pyprof_hook_let_go(uint32_t domain, const void *address); /* as the heap's option wants it */
+
+/* PyTraceMalloc_Track and _Untrack for those who allocate without the interpreter's allocators. */
+int pyprof_hook_track(unsigned int domain, uintptr_t address, size_t size);
+int pyprof_hook_untrack(unsigned int domain, uintptr_t address);
 
 /* The gaps that are under way are drawn anew. */
 void pyprof_allocator_hook_period_changed(void);

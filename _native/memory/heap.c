@@ -19,6 +19,7 @@ static struct {
     bool open;
     bool watches_forks;
     double period, wanted_period;
+    void (*let_go)(uint32_t domain, const void *address);
     uint64_t random;
     uint32_t generation; /* changes with the process */
     uint64_t peak;       /* which one is the largest so far */
@@ -140,6 +141,9 @@ static void thin_out(void) {
         pyprof_live_block removed;
         if (pyprof_live_set_remove(&heap.live, left_out[i], &removed)) {
             end_use(&removed);
+            if (heap.let_go != NULL) {
+                heap.let_go(removed.domain, removed.address);
+            }
         }
     }
     free(left_out);
@@ -152,19 +156,20 @@ static void make_room(void) {
     }
 }
 
-static void keep(const pyprof_live_block *block) {
+static bool keep(const pyprof_live_block *block) {
     pyprof_live_block missed;
     if (pyprof_may_be_live(block->address) && pyprof_live_set_remove(&heap.live, block->address, &missed)) {
         end_use(&missed); /* freed by who went past the hook */
     }
     if (!pyprof_live_set_insert(&heap.live, block)) {
         heap.stats.unkept++;
-        return;
+        return false;
     }
     begin_use(block);
     if (heap.live.count > MOST_LIVE) {
         make_room();
     }
+    return pyprof_may_be_live(block->address);
 }
 
 /* -- samples -- */
@@ -182,8 +187,9 @@ void pyprof_heap_draw(pyprof_gap *gap) {
     unlock();
 }
 
-void pyprof_heap_sample(pyprof_gap *gap, const void *address, size_t size, uint32_t domain,
+bool pyprof_heap_sample(pyprof_gap *gap, const void *address, size_t size, uint32_t domain,
                         PyThreadState *thread) {
+    bool kept = false;
     lock();
     if (heap.open && address != NULL) {
         pyprof_live_block block = {
@@ -192,15 +198,16 @@ void pyprof_heap_sample(pyprof_gap *gap, const void *address, size_t size, uint3
             .weight = (float)weight_of(size, gap->period),
             .domain = domain,
         };
-        block.site = pyprof_sites_find(&heap.sites, thread);
+        block.site = pyprof_sites_find(&heap.sites, heap.let_go == NULL ? thread : NULL);
         heap.stats.samples++;
         heap.stats.overflowed += block.site == heap.sites.overflow;
         enter_generation(block.site);
         add(&block.site->allocated, weigh(&block));
-        keep(&block);
+        kept = keep(&block);
     }
     draw(gap);
     unlock();
+    return kept;
 }
 
 bool pyprof_heap_remove(const void *address, uint32_t domain, pyprof_live_block *removed) {
@@ -269,6 +276,7 @@ bool pyprof_heap_open(const pyprof_heap_options *options) {
     if (!heap.open && pyprof_sites_open(&heap.sites, options->max_bytes, options->max_frames)) {
         heap.open = true;
         heap.period = heap.wanted_period = options->period;
+        heap.let_go = options->let_go;
         heap.random = (uint64_t)pyprof_monotonic_ns() ^ pyprof_own_tid() << 40 ^ (uintptr_t)&options;
         heap.inuse_bytes = heap.peak_bytes = 0;
         heap.next_growth = heap.growth;
@@ -324,6 +332,19 @@ void pyprof_heap_watch_growth(void (*callback)(void), double bytes) {
 }
 
 /* -- reports -- */
+
+pyprof_live_block *pyprof_heap_copy_live(size_t *count) {
+    lock();
+    pyprof_live_block *copy = malloc((heap.live.count + 1) * sizeof(*copy));
+    *count = 0;
+    for (uint32_t i = 0; copy != NULL && i < heap.live.capacity; i++) {
+        if (heap.live.blocks[i].address != NULL) {
+            copy[(*count)++] = heap.live.blocks[i];
+        }
+    }
+    unlock();
+    return copy;
+}
 
 typedef struct {
     const pyprof_site *site;

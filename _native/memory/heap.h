@@ -32,6 +32,9 @@ typedef struct {
     double period; /* bytes, at least 1 */
     uint32_t max_frames;
     size_t max_bytes; /* of sites and their symbols; the live set has its own bound */
+    /* Not NULL: stacks are kept elsewhere, by address, and none is looked at; called, with the lock held,
+     * with what lives but is kept no more. */
+    void (*let_go)(uint32_t domain, const void *address);
 } pyprof_heap_options;
 
 /* False without memory. What lives is forgotten by `close`, and by `forget`: the hook was not asked for a
@@ -45,8 +48,8 @@ bool pyprof_heap_is_open(void);
 bool pyprof_heap_set_period(double period);
 
 /* A block whose bytes have used up the gap: sampled with the gap's period, on behalf of `thread` (NULL: it
- * runs no Python code). Draws the next gap. `address` NULL: the allocation failed. */
-void pyprof_heap_sample(pyprof_gap *gap, const void *address, size_t size, uint32_t domain,
+ * runs no Python code). Draws the next gap. `address` NULL: the allocation failed. Whether it is kept. */
+bool pyprof_heap_sample(pyprof_gap *gap, const void *address, size_t size, uint32_t domain,
                         PyThreadState *thread);
 
 /* Draws the first gap. */
@@ -64,6 +67,9 @@ typedef enum {
 
 /* Adds the sites to a window; attached or not, without the heap's lock. */
 void pyprof_heap_report(pyprof_window *window, pyprof_heap_view view);
+
+/* A copy of the blocks that live, and their number; to be freed. NULL without memory. */
+pyprof_live_block *pyprof_heap_copy_live(size_t *count);
 
 /* Calls `callback`, inside an allocation, whenever the bytes in use have grown by so many; NULL: no more. */
 void pyprof_heap_watch_growth(void (*callback)(void), double bytes);

@@ -13,24 +13,29 @@ static bool refuse(const char *reason) {
 
 static const char too_often[] = "other tools have hooked the allocators and cut pyprof out too often";
 
-bool pyprof_recording_start(const pyprof_heap_options *options) {
+static bool install(const pyprof_heap_options *options, bool traced) {
+    pyprof_allocator_hook_period_changed();
+    if (traced) {
+        return pyprof_allocator_hook_install_traced(options->max_frames);
+    }
+    return pyprof_allocator_hook_install() != PYPROF_HOOK_GIVES_UP || refuse(too_often);
+}
+
+bool pyprof_recording_start(const pyprof_heap_options *options, bool traced) {
     if (pyprof_heap_is_open()) {
         return true;
     }
-    const char *obstacle = pyprof_walk_positions_obstacle();
+    const char *obstacle = traced ? NULL : pyprof_walk_positions_obstacle();
     if (obstacle != NULL) {
         return refuse(obstacle);
     }
-    if (!pyprof_heap_open(options)) {
+    pyprof_heap_options wanted = *options;
+    wanted.let_go = traced ? pyprof_hook_let_go : NULL;
+    if (!pyprof_heap_open(&wanted)) {
         PyErr_NoMemory();
         return false;
     }
-    pyprof_allocator_hook_period_changed();
-    const bool hooked = pyprof_allocator_hook_install() != PYPROF_HOOK_GIVES_UP;
-    if (!hooked) {
-        PyErr_SetString(PyExc_RuntimeError, too_often);
-    }
-    if (!hooked || !pyprof_track_hook_install()) {
+    if (!install(options, traced) || !pyprof_track_hook_install()) {
         pyprof_recording_stop();
         return false;
     }

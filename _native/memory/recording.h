@@ -8,8 +8,9 @@
 
 #include "memory/heap.h"
 
-/* False with an error set. On already: `options` is not looked at. */
-bool pyprof_recording_start(const pyprof_heap_options *options);
+/* False with an error set. On already: nothing is looked at. `traced`: stacks are kept by tracemalloc, which
+ * is started for it; else there is nothing that it is told. */
+bool pyprof_recording_start(const pyprof_heap_options *options, bool traced);
 void pyprof_recording_stop(void);
 void pyprof_recording_set_period(double period);
 

@@ -22,23 +22,12 @@
 #define IS_FUNCTION_SLOT(type) ((void)(type), 0)
 #endif
 
-static int track(unsigned int domain, uintptr_t address, size_t size) {
-    const int result = PyTraceMalloc_Track(domain, address, size);
-    pyprof_hook_track(domain, (const void *)address, size);
-    return result;
-}
-
-static int untrack(unsigned int domain, uintptr_t address) {
-    pyprof_hook_untrack(domain, (const void *)address);
-    return PyTraceMalloc_Untrack(domain, address);
-}
-
 static const struct {
     const char *name;
     void *original, *ours;
 } functions[] = {
-    {"PyTraceMalloc_Track", (void *)PyTraceMalloc_Track, (void *)track},
-    {"PyTraceMalloc_Untrack", (void *)PyTraceMalloc_Untrack, (void *)untrack},
+    {"PyTraceMalloc_Track", (void *)PyTraceMalloc_Track, (void *)pyprof_hook_track},
+    {"PyTraceMalloc_Untrack", (void *)PyTraceMalloc_Untrack, (void *)pyprof_hook_untrack},
 };
 enum { FUNCTIONS = sizeof(functions) / sizeof(functions[0]) };
 

@@ -1,6 +1,9 @@
 """Memory: which code allocates, and which holds what was allocated."""
 
+import os
 import sys
+import time
+from typing import TYPE_CHECKING
 
 from pyprof import _native, log
 from pyprof.locks import Lock
@@ -10,33 +13,38 @@ from .memory_limit import cgroup_limit
 MAX_BYTES = 16 * 1024 * 1024
 """What the stacks of samples, and their symbols, may take."""
 
+_HERE = os.path.dirname(__file__)
+
 ALLOC_SPACE = ("alloc_space", "bytes", _native.ALLOC_SPACE)
 INUSE_SPACE = ("inuse_space", "bytes", _native.INUSE_SPACE)
-TYPES = [
-    ("alloc_objects", "count", _native.ALLOC_OBJECTS),
-    ALLOC_SPACE,
-    ("inuse_objects", "count", _native.INUSE_OBJECTS),
-    INUSE_SPACE,
-]
+INUSE_TYPES = [("inuse_objects", "count", _native.INUSE_OBJECTS), INUSE_SPACE]
+TYPES = [("alloc_objects", "count", _native.ALLOC_OBJECTS), ALLOC_SPACE, *INUSE_TYPES]
+
+
+if TYPE_CHECKING:
+    from .traced import InUse
 
 
 class Recording:
-    """What somebody wants of the allocator hook.
+    """What somebody wants of the memory profile.
 
-    period: mean number of bytes between two samples.
+    engine: `hook`, or `tracemalloc`. period: mean number of bytes between two samples.
     oom_threshold: share of the limit of memory at which what is in use is reported at once; None: never.
     """
 
-    def __init__(self, period: int, max_frames: int, oom_threshold: float | None = None) -> None:
+    def __init__(self, engine: str, period: int, max_frames: int, oom_threshold: float | None = None) -> None:
+        self.engine = engine
         self.period = period
         self.max_frames = max_frames
         self.oom_threshold = oom_threshold
 
 
 class Recorder:
-    """The allocator hook of the process, in while somebody wants it; shared, with the shortest period wanted.
+    """The hook on the allocators of the process, in while somebody wants it; with the shortest period wanted.
 
-    Samples keep their weight, so that each one's profile is true whatever the others want.
+    Samples keep their weight, so that each one's profile is true whatever the others want. Engine
+    `tracemalloc` hands what is sampled to that module, which it starts; where the application has it trace
+    already, nothing is hooked, and everything is there.
     """
 
     def __init__(self) -> None:
@@ -46,12 +54,25 @@ class Recorder:
     def add(self, recording: Recording) -> None:
         """Record from now on. RuntimeError where that is impossible."""
         with self._lock:
-            _native.start_memory(
-                period=self._period(recording), max_frames=recording.max_frames, max_bytes=MAX_BYTES
-            )
             if recording not in self._recordings:  # as it is in the child of a fork
+                self._start(recording)
                 self._recordings.append(recording)
             self._apply()
+
+    def _start(self, recording: Recording) -> None:
+        others = {one.engine for one in self._recordings} - {recording.engine}
+        if others:
+            raise RuntimeError(f"it is profiled already, by engine {others.pop()}")
+        if not self._recordings and not (recording.engine == "tracemalloc" and is_tracing()):
+            self._start_hook(recording)
+
+    def _start_hook(self, recording: Recording) -> None:
+        _native.start_memory(
+            period=float(recording.period),
+            max_frames=recording.max_frames,
+            max_bytes=MAX_BYTES,
+            traced=recording.engine == "tracemalloc",
+        )
 
     def remove(self, recording: Recording) -> None:
         """The end of `add`: when nobody is left the hook is out, and what lives is forgotten."""
@@ -70,31 +91,77 @@ class Recorder:
         with self._lock:
             if not self._recordings:
                 return
-            if not _native.check_memory():
-                self._recordings.clear()
-                log.error(
-                    "memory is not profiled any more: other tools have cut the hook out of the allocators "
-                    "again and again"
-                )
+            if self._recordings[0].engine == "tracemalloc" and not is_tracing():
+                self._end("tracemalloc was stopped by the application")
+            elif not _native.check_memory():
+                self._end("other tools have cut the hook out of the allocators again and again")
             self._apply()
 
-    def after_fork_in_child(self) -> None:
-        """Who held the lock may not exist here; the hook goes on."""
-        self._lock = Lock()
+    def trace(self, seconds: float, max_frames: int) -> "list[InUse]":
+        """What is allocated in that time and in use at its end, by tracemalloc, which is on for it."""
+        from .traced import MOST_ON_DEMAND, Traced
 
-    def _period(self, *more: Recording) -> float:
-        return float(min(recording.period for recording in (*self._recordings, *more)))
+        traced = Traced()
+        before: list[InUse] = []
+        with self._lock:
+            started = self._begin_trace(max_frames)
+            if not started:
+                before = traced.exact(MOST_ON_DEMAND)
+        time.sleep(seconds)
+        with self._lock:
+            after = traced.exact(MOST_ON_DEMAND)
+            if started:
+                self._end_trace()
+        known = [*after, *((-blocks, -size, frames) for blocks, size, frames in before)]
+        return [one for one in known if not one[2][0][0].startswith(_HERE)]  # but for what this takes itself
+
+    def _begin_trace(self, max_frames: int) -> bool:
+        """Whether tracemalloc is on for us only: it was off, or had samples only."""
+        import tracemalloc
+
+        is_sampled = any(one.engine == "tracemalloc" for one in self._recordings) and _is_hooked()
+        if is_sampled:
+            _native.stop_memory()
+        elif tracemalloc.is_tracing():
+            return False
+        tracemalloc.start(max_frames)
+        return True
+
+    def _end_trace(self) -> None:
+        import tracemalloc
+
+        tracemalloc.stop()
+        if self._recordings and self._recordings[0].engine == "tracemalloc":
+            self._start_hook(self._recordings[0])
+
+    def _end(self, reason: str) -> None:
+        self._recordings.clear()
+        log.error("memory is not profiled any more: %s", reason)
 
     def _apply(self) -> None:
         if not self._recordings:
             _native.limit_memory(resident=0, address_space=0)
             _native.stop_memory()
             return
-        _native.set_memory_period(self._period())
+        _native.set_memory_period(float(min(recording.period for recording in self._recordings)))
         thresholds = [one.oom_threshold for one in self._recordings if one.oom_threshold is not None]
         resident, address_space = limits() if thresholds else (0, 0)
         share = max(thresholds, default=0.0)
         _native.limit_memory(resident=int(resident * share), address_space=int(address_space * share))
+
+    def after_fork_in_child(self) -> None:
+        """Who held the lock may not exist here; the hook goes on."""
+        self._lock = Lock()
+
+
+def _is_hooked() -> bool:
+    return _native.memory_stats()["period"] > 0
+
+
+def is_tracing() -> bool:
+    """Whether tracemalloc is on. That of an application which has not imported it is not."""
+    tracemalloc = sys.modules.get("tracemalloc") or sys.modules.get("_tracemalloc")
+    return tracemalloc is not None and bool(tracemalloc.is_tracing())
 
 
 def limits() -> tuple[int, int]:

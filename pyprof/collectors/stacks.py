@@ -10,6 +10,7 @@ from pyprof._version import __version__
 
 from . import memory
 from .source_files import SourceFiles
+from .traced import Traced
 
 if TYPE_CHECKING:
     from pyprof.config import Config
@@ -40,6 +41,12 @@ def memory_kind(window: "_native.Window", default: _Type = memory.INUSE_SPACE) -
     return _Kind("memory", memory.TYPES, ("space", "bytes", 0), window.memory_period, default)
 
 
+def traced_kind() -> _Kind:
+    """The memory profile of engine `tracemalloc`, which knows only what is in use."""
+    period = round(_native.memory_stats()["period"]) or 1  # exact
+    return _Kind("memory", memory.INUSE_TYPES, ("space", "bytes", 0), period, memory.INUSE_SPACE)
+
+
 class Stacks:
     """Turns windows of the timer thread into profiles."""
 
@@ -49,21 +56,28 @@ class Stacks:
         self._files = SourceFiles()
         self.shows_memory = config.memory != "off"
         """Whether what windows have of memory is wanted."""
+        self.traced = Traced() if config.memory == "tracemalloc" else None
+        """What knows the stacks that hold memory, where windows do not."""
 
     def encode(self, window: "_native.Window", combined: bool) -> "list[Series]":
         """The profiles of one window: one a kind for servers, or a single one with all types side by side."""
-        return [self._encode(window, kind) for kind in self._kinds(window, combined)]
+        series = [self._encode(window, kind) for kind in self._kinds(window, combined)]
+        if self.traced is not None and self.shows_memory:
+            in_use = self.traced.window(window.start_ns, window.duration_ns)
+            series.append(self._encode(in_use, traced_kind(), is_short=window.memory_is_short))
+        return series
 
     def encode_heap(self, window: "_native.Window", default: _Type) -> bytes:
         """A window of nothing but memory."""
-        return self._encode(window, memory_kind(window, default)).pprof
+        kind = memory_kind(window, default) if self.traced is None else traced_kind()
+        return self._encode(window, kind).pprof
 
-    def _encode(self, window: "_native.Window", kind: _Kind) -> "Series":
+    def _encode(self, window: "_native.Window", kind: _Kind, is_short: bool = False) -> "Series":
         from pyprof.export.series import Series
 
         config = self._config
         labels = {"service_name": config.service_name, "role": self._role, **config.tags}
-        if window.memory_is_short and memory.INUSE_SPACE in kind.types:
+        if (is_short or window.memory_is_short) and memory.INUSE_SPACE in kind.types:
             labels["trigger"] = "oom"
         return Series(
             name=kind.name,
@@ -95,7 +109,7 @@ class Stacks:
             # One count for CPU and wall time: that of ticks.
             types = [_TICKS, *(one for kind in kinds for one in kind.types[1:])]
             kinds = [_Kind("profile", types, types[1], period)]
-        if self.shows_memory and window.memory_period:
+        if self.shows_memory and self.traced is None and window.memory_period:
             if combined and kinds:
                 kinds[0].types += memory.TYPES
             else:
