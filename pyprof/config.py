@@ -89,11 +89,11 @@ class Option:
         return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
-TRACEMALLOC_NEEDS_GIL = "tracemalloc crashes where there is no GIL (python/cpython#126315)"
+TRACEMALLOC_NEEDS_GIL = "tracemalloc crashes where there is no GIL: python/cpython#126315"
 MEMORY = Choice("hook", "tracemalloc", "off", aliases={True: "hook", False: "off"})
 if "t" in sys.abiflags:
     MEMORY = Choice("hook", "off", aliases=MEMORY.aliases)
-    MEMORY.allowed += f", {TRACEMALLOC_NEEDS_GIL}"
+    MEMORY.allowed += f" ({TRACEMALLOC_NEEDS_GIL})"
 LEVELS = Choice("debug", "info", "warning", "error", "critical")
 
 OPTIONS: tuple[Option, ...] = (

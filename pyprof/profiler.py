@@ -189,6 +189,8 @@ class Profiler:
         self._running = False
         try:
             _sampler.remove(self._consumer)
+            if flush and self._stacks.traced is not None:
+                self._stacks.traced.keep_last()
             _recorder.remove(self._recording)
             if self._exporter is not None:
                 self._exporter.stop(self.config.exit_timeout if flush else 0)

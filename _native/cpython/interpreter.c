@@ -43,6 +43,9 @@ PyThreadState *pyprof_attached_thread(bool must_be) {
     /* Who has the GIL, which need not be this thread. */
     PyThreadState *tstate = _PyThreadState_UncheckedGet();
     return must_be || tstate == PyGILState_GetThisThreadState() ? tstate : NULL;
+#elif PYPROF_HAS_UNCHECKED_GET
+    (void)must_be;
+    return PyThreadState_GetUnchecked();
 #else
     (void)must_be;
     return _PyThreadState_UncheckedGet();

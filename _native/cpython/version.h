@@ -35,6 +35,9 @@
 /* Which thread state is attached is a variable of the process (3.11), one of each thread later. */
 #define PYPROF_ATTACHED_THREAD_IS_GLOBAL (PY_VERSION_HEX < 0x030c0000)
 
+/* PyThreadState_GetUnchecked, which was private before (3.13). */
+#define PYPROF_HAS_UNCHECKED_GET (PY_VERSION_HEX >= 0x030d0000)
+
 /* tracemalloc's tables are a part of the runtime (3.12), before they were variables of one file. */
 #define PYPROF_TRACES_IN_RUNTIME (PY_VERSION_HEX >= 0x030c0000)
 

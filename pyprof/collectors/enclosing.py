@@ -1,15 +1,14 @@
 """Which function a line belongs to, for those who know only file and line."""
 
-import tokenize
+import re
 from bisect import bisect_right
-from collections.abc import Callable
 
 _MAX_KNOWN = 2_000
-_MAX_BYTES = 4 * 1024 * 1024
+_MAX_CHARACTERS = 4 * 1024 * 1024
 
 
 class EnclosingFunctions:
-    """Reads each file once, with `tokenize`, which lets other threads run; parsing at once does not."""
+    """Reads each file once, by its indentation: while tracemalloc is on, to parse or tokenize takes long."""
 
     def __init__(self) -> None:
         self._known: dict[str, _Functions] = {}
@@ -45,9 +44,28 @@ class _Functions:
         return self._found[bisect_right(self._lines, line) - 1]
 
 
+_PIECES = re.compile(
+    r"""
+    ^(?P<indent>[ \t]*)  # of a line that is code, and closes no bracket
+    (?:(?:async[ \t]+)?(?P<kind>def|class)[ \t]+(?P<name>\w+)|(?P<decorator>@)|(?=[^\s\#)\]}]))
+    |"{3}(?:[^"\\]|\\.|"(?!""))*"{3}
+    |'{3}(?:[^'\\]|\\.|'(?!''))*'{3}
+    |"(?:[^"\\\n]|\\.)*"
+    |'(?:[^'\\\n]|\\.)*'
+    |\#[^\n]*
+    """,
+    re.MULTILINE | re.DOTALL | re.VERBOSE,
+)
+_BLOCK_ON_THE_LINE = re.compile(r"[^\n]*:[ \t]*[^\s#:\])}][^\n]*[^:\n]$", re.MULTILINE)
+
+
 class _Scope:
-    def __init__(self, name: str, first_line: int, is_class: bool) -> None:
-        self.name, self.first_line, self.is_class = name, first_line, is_class
+    def __init__(self, indent: int, name: str, first_line: int, is_class: bool) -> None:
+        self.indent, self.name, self.first_line, self.is_class = indent, name, first_line, is_class
+
+    def inner(self, name: str) -> str:
+        """The qualified name of what is declared here."""
+        return f"{self.name}.{name}" if self.is_class else f"{self.name}.<locals>.{name}"
 
 
 def _read(filename: str) -> _Functions:
@@ -55,70 +73,41 @@ def _read(filename: str) -> _Functions:
     if filename.startswith("<"):
         return functions
     try:
+        import tokenize
+
         with tokenize.open(filename) as file:
-            if file.seek(0, 2) <= _MAX_BYTES:
-                file.seek(0)
-                _scan(file.readline, functions)
-    except (OSError, SyntaxError, UnicodeError, ValueError, tokenize.TokenError):
-        pass  # what was found up to there is right
+            text = file.read(_MAX_CHARACTERS)
+    except (OSError, SyntaxError, UnicodeError, ValueError):
+        return functions
+    _scan(text, functions)
     return functions
 
 
-def _scan(readline: Callable[[], str], functions: _Functions) -> None:
-    """One pass over the tokens. A scope lasts from its `def` to the dedent that ends its block."""
-    scopes: list[tuple[int, _Scope]] = []  # with the depth of indentation that it is declared at
-    depth = decorated_from = begins = 0
-    at_start = True  # of a logical line
-    opening: _Scope | None = None  # declared, its block is still to come
-    words: list[str] = []  # the first ones of the logical line
-    last = ""  # of its tokens
-    for token in tokenize.generate_tokens(readline):
-        kind = token.type
-        if kind == tokenize.INDENT:
-            depth += 1
-        elif kind == tokenize.DEDENT:
-            depth -= 1
-            while scopes and scopes[-1][0] >= depth:
-                scopes.pop()
-        if kind in (tokenize.INDENT, tokenize.DEDENT, tokenize.NL, tokenize.COMMENT):
-            continue
-        line = token.start[0]
-        if at_start:
-            at_start, words, begins = False, [], line
-            while scopes and scopes[-1][0] >= depth:  # its block was on its own line
-                scopes.pop()
-            _note(functions, line, scopes)
-            if token.string == "@" and not decorated_from:
-                decorated_from = line
-        if kind == tokenize.NEWLINE:
-            at_start = True
-            if opening is not None:
-                scopes.append((depth, opening))
-                opening = None
-                # The declaration belongs to who declares, unless the block is on its line.
-                _note(functions, line + 1 if last == ":" else begins, scopes)
-            elif words[:1] != ["@"]:
-                decorated_from = 0
-            continue
-        last = token.string
-        if len(words) < 3:
-            words.append(token.string)
-            declared = words[-2:] if words[:1] == ["async"] else words
-            if len(declared) == 2 and declared[0] in ("def", "class") and kind == tokenize.NAME:
-                first_line = decorated_from or line
-                opening = _Scope(_qualified(scopes, token.string), first_line, declared[0] == "class")
-                decorated_from = 0
+def _scan(text: str, functions: _Functions) -> None:
+    scopes: list[_Scope] = []
+    line, counted = 1, 0
+    decorated_from = 0
+    for piece in _PIECES.finditer(text):
+        if piece["indent"] is None:
+            continue  # a string or a comment: what looks like code in it is none
+        line += text.count("\n", counted, piece.start())
+        counted = piece.start()
+        indent = len(piece["indent"].expandtabs())
+        while scopes and scopes[-1].indent >= indent:
+            scopes.pop()
+        _note(functions, line, scopes)
+        if piece["decorator"]:
+            decorated_from = decorated_from or line
+        elif piece["kind"]:
+            name = scopes[-1].inner(piece["name"]) if scopes else piece["name"]
+            scopes.append(_Scope(indent, name, decorated_from or line, piece["kind"] == "class"))
+            # The declaration belongs to who declares, unless the block is on its line.
+            _note(functions, line + (not _BLOCK_ON_THE_LINE.match(text, piece.end())), scopes)
+            decorated_from = 0
 
 
-def _qualified(scopes: list[tuple[int, _Scope]], name: str) -> str:
-    if not scopes:
-        return name
-    outer = scopes[-1][1]
-    return f"{outer.name}.{name}" if outer.is_class else f"{outer.name}.<locals>.{name}"
-
-
-def _note(functions: _Functions, line: int, scopes: list[tuple[int, _Scope]]) -> None:
+def _note(functions: _Functions, line: int, scopes: list[_Scope]) -> None:
     if scopes:
-        functions.note(line, scopes[-1][1].name, scopes[-1][1].first_line)
+        functions.note(line, scopes[-1].name, scopes[-1].first_line)
     else:
         functions.note(line, "<module>", 0)

@@ -24,12 +24,20 @@ class Traced:
 
     def __init__(self) -> None:
         self._functions = EnclosingFunctions()
+        self._in_use: list[InUse] | None = None  # at the end
         self._warned = False
 
     def window(self, start_ns: int = 0, duration_ns: int = 0) -> "_native.Window":
         """What is in use now."""
-        sampled = _native.memory_stats()["period"] > 0
-        return self.window_of(self._sampled() if sampled else self.exact(), start_ns, duration_ns)
+        in_use = self._read() if self._in_use is None else self._in_use
+        return self.window_of(in_use, start_ns, duration_ns)
+
+    def keep_last(self) -> None:
+        """Before it ends: what is in use now is what the windows after this show."""
+        self._in_use = list(self._read())
+
+    def _read(self) -> Iterable[InUse]:
+        return self._sampled() if _native.memory_stats()["period"] > 0 else self.exact()
 
     def window_of(self, in_use: Iterable[InUse], start_ns: int = 0, duration_ns: int = 0) -> "_native.Window":
         """Of equal stacks the sum; of more than fit those with most bytes, the rest in `[overflow]`."""

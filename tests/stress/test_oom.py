@@ -1,0 +1,182 @@
+"""A process that comes close to its limit of memory leaves what it holds before it dies.
+
+Seen to fail: without the look at the size, all of them but the last; without the label,
+`test_what_is_pushed_is_labelled`; with an alarm at every look, `test_once_until_there_is_room_again`.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyprof import pprof
+
+from .sinks import Sink
+
+Run = Callable[..., Any]
+
+GROWING = """
+import os, resource, signal, sys, time
+import pyprof
+
+MB = 1 << 20
+
+def hold_a_little():
+    return [bytes(1000) for _ in range(5000)]
+
+def grow():
+    kept.append(bytearray(MB))
+
+def until_it_ends(pause):
+    try:
+        while True:
+            grow()
+            time.sleep(pause)
+    except MemoryError:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+kept = []
+"""
+
+
+def in_use(directory: Path) -> pprof.Profile:
+    """The last profile that was written."""
+    return pprof.read(sorted(directory.glob("*.pb.gz"))[-1])
+
+
+def share_of(profile: pprof.Profile, name: str) -> tuple[float, int]:
+    rows = {row.name: row for row in pprof.top(profile, "inuse_space")}
+    return rows[name].flat / profile.total("inuse_space"), rows[name].flat
+
+
+@pytest.mark.parametrize("pause", [0.001, 0])
+def test_a_process_under_rlimit_as(pause: float, run_python: Run, tmp_path: Path) -> None:
+    """It grows by some 500 MB a second, or without a pause by thousands, and is killed at its limit."""
+    program = f"""
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+pyprof.start(output=sys.argv[1], upload_interval=1)
+few = hold_a_little()
+time.sleep(1.5)  # what the first profile needs is loaded then
+until_it_ends({pause})
+"""
+    result = run_python(GROWING + program, str(tmp_path))
+    assert result.returncode == -9
+    profile = in_use(tmp_path)
+    assert any("trigger=oom" in comment for comment in profile.comments)
+    share, size = share_of(profile, "grow")
+    assert share >= 0.8
+    assert size >= 0.8 * 0.9 * (1 << 30) - (200 << 20)  # but for what is mapped, and not in use
+    [line] = {
+        location.lines[0].line
+        for sample in profile.samples
+        for location in sample.locations[:1]
+        if location.lines[0].function.name == "grow"
+    }
+    assert GROWING.splitlines()[line - 1].strip() == "kept.append(bytearray(MB))"
+
+
+def test_a_control_group(run_python: Run, tmp_path: Path) -> None:
+    """For real where groups may be made: the kernel kills what goes beyond."""
+    group = new_group(300 << 20)
+    if group is None:
+        pytest.skip("no wheels: control groups cannot be made here")
+    try:
+        program = f"""
+with open({str(group / "cgroup.procs")!r}, "w") as file:
+    file.write(str(os.getpid()))
+pyprof.start(output=sys.argv[1], upload_interval=1)
+time.sleep(1.5)
+until_it_ends(0.002)
+"""
+        result = run_python(GROWING + program, str(tmp_path))
+        assert result.returncode == -9
+    finally:
+        with suppress(OSError):
+            group.rmdir()
+    share, size = share_of(in_use(tmp_path), "grow")
+    assert share >= 0.8
+    assert size >= 200 << 20
+
+
+def new_group(limit: int) -> Path | None:
+    """A group of version 1 or 2 with a limit; None where that is not for us."""
+    name = f"pyprof-test-{os.getpid()}"
+    places = (
+        (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
+        (Path("/sys/fs/cgroup"), "memory.max"),
+    )
+    for parent, file in places:
+        if (parent / "cgroup.procs").exists() and ((parent / file).exists() or file == "memory.max"):
+            group = parent / name
+            try:
+                group.mkdir()
+                (group / file).write_text(str(limit))
+                return group
+            except OSError:
+                with suppress(OSError):
+                    group.rmdir()
+    return None
+
+
+def test_what_is_pushed_is_labelled(run_python: Run, sink: Callable[..., Sink]) -> None:
+    """At once, whatever the interval is; on the series of memory alone."""
+    server = sink()
+    program = """
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+pyprof.start(server_url=sys.argv[1], upload_interval=3600, memory_oom_threshold=0.5)
+for _ in range(600):
+    grow()
+    time.sleep(0.001)
+deadline = time.monotonic() + 30
+while pyprof.stats().uploads == 0:
+    time.sleep(0.01)
+    assert time.monotonic() < deadline
+pyprof.stop()
+"""
+    run_python(GROWING + program, server.url, check=True)
+    triggers = {(one.labels["__name__"], one.labels.get("trigger")) for one in server.series()}
+    assert ("memory", "oom") in triggers
+    assert ("process_cpu", None) in triggers
+    assert not any(name != "memory" and trigger for name, trigger in triggers)
+
+
+def test_once_until_there_is_room_again(run_python: Run, tmp_path: Path) -> None:
+    program = """
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+pyprof.start(output=sys.argv[1], upload_interval=3600, memory_oom_threshold=0.6)
+def swing(most):
+    while len(kept) < most:
+        grow()
+    time.sleep(0.5)
+swing(580)
+for _ in range(5):
+    del kept[560:]
+    swing(580)
+kept.clear()
+time.sleep(0.3)
+swing(580)
+pyprof.stop()
+"""
+    run_python(GROWING + program, str(tmp_path), check=True)
+    alarms = [
+        any("trigger=oom" in comment for comment in pprof.read(path).comments)
+        for path in sorted(tmp_path.glob("*.pb.gz"))
+    ]
+    assert alarms == [True, True, False]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits are Linux's")
+def test_no_limit_no_look(run_python: Run) -> None:
+    program = """
+pyprof.start(exporter="none")
+for _ in range(300):
+    grow()
+time.sleep(0.3)
+assert pyprof.stats().windows == 0
+pyprof.stop()
+"""
+    run_python(GROWING + program, check=True)
