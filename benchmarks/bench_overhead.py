@@ -48,7 +48,7 @@ WORKER = "benchmarks.overhead_worker"
 WORKLOADS = {"talk": "talk's program", "flask": "Flask application"}
 
 
-UNIT = {"talk": 0.025, "flask": 0.05}
+UNIT = {"talk": 0.025, "flask": 0.05, "allocations": 0.025}
 """Seconds of a piece of work. The shop's begins with a fresh database, which must not be most of it."""
 SETTLE = 0.25
 """Seconds of work after each start and stop that are not measured: first ticks."""
@@ -161,14 +161,14 @@ def report_own_cpu(own: dict[str, Any], names: list[str]) -> dict[str, Any]:
     return summary
 
 
-def report_slowdown(turns: Turns) -> dict[str, Any]:
+def report_slowdown(turns: Turns, ours: str = "pyprof") -> dict[str, Any]:
     rows, summary = [], {}
     slowdowns = {name: [slowdown(turn) for turn in own] for name, own in turns.items()}
     for name, values in slowdowns.items():
         wall = Estimate.of(values)
         above = (
-            Estimate.of([mine - its for mine, its in zip(values, slowdowns["pyprof"], strict=True)])
-            if "pyprof" in slowdowns and name != "pyprof"
+            Estimate.of([mine - its for mine, its in zip(values, slowdowns[ours], strict=True)])
+            if ours in slowdowns and name != ours
             else None
         )
         low, high = wall.quartiles

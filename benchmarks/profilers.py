@@ -82,14 +82,17 @@ class EmptyLoop(Profiler):
 class Pyprof(Profiler):
     title = "pyprof"
     module = "pyprof"
+    options: dict[str, Any] = {"memory": "off"}  # noqa: RUF012
 
     def start(self, url: str) -> None:
         import pyprof
         from pyprof.config import OPTIONS
 
-        # The rate must not give way: what it costs is the question.
-        held = {"max_overhead": 1.0} if any(option.name == "max_overhead" for option in OPTIONS) else {}
-        pyprof.start("benchmark", server_url=url, sample_rate=self.rate, upload_interval=10, **held)
+        # The rate must not give way: what it costs is the question. Versions before lack some options.
+        wanted = {"max_overhead": 1.0, **self.options}
+        known = {option.name for option in OPTIONS}
+        options = {name: value for name, value in wanted.items() if name in known}
+        pyprof.start("benchmark", server_url=url, sample_rate=self.rate, upload_interval=10, **options)
 
     def stop(self) -> None:
         import pyprof
@@ -199,6 +202,79 @@ class DdtraceFull(Ddtrace):
         stack.set_interval(1 / self.rate)
 
 
+class PyprofMemory(Pyprof):
+    title = "pyprof"
+    options = {"cpu": False, "wall": False, "memory": "hook"}  # noqa: RUF012
+
+
+class PyprofTracemalloc(Pyprof):
+    title = "pyprof (tracemalloc)"
+    options = {"cpu": False, "wall": False, "memory": "tracemalloc"}  # noqa: RUF012
+
+
+class PyroscopeMemory(Pyroscope):
+    def start(self, url: str) -> None:
+        import pyroscope
+
+        pyroscope.configure(
+            application_name="benchmark", server_address=url, cpu_enabled=False, mem_enabled=True
+        )
+
+
+class DdtraceMemory(Ddtrace):
+    title = "ddtrace"
+    environ = {  # noqa: RUF012
+        **Ddtrace.environ,
+        "DD_PROFILING_STACK_ENABLED": "false",
+        "DD_PROFILING_MEMORY_ENABLED": "true",
+        "DD_PROFILING_HEAP_ENABLED": "true",
+        "DD_PROFILING_HEAP_SAMPLE_SIZE": "524288",
+    }
+
+    def start(self, url: str) -> None:
+        from ddtrace.profiling import Profiler as DatadogProfiler
+
+        self.profiler = DatadogProfiler()
+        self.profiler.start()
+
+
+class Memray(Profiler):
+    """Writes every allocation to where it is thrown away."""
+
+    title = "memray"
+    module = "memray"
+
+    def start(self, url: str) -> None:
+        import memray
+
+        self.tracker = memray.Tracker(destination=memray.FileDestination(os.devnull, overwrite=True))
+        self.tracker.__enter__()
+
+    def stop(self) -> None:
+        self.tracker.__exit__(None, None, None)
+
+
+class Tracemalloc(Profiler):
+    title = "tracemalloc, 1 frame"
+    module = "tracemalloc"
+    frames = 1
+
+    def start(self, url: str) -> None:
+        import tracemalloc
+
+        tracemalloc.start(self.frames)
+
+    def stop(self) -> None:
+        import tracemalloc
+
+        tracemalloc.stop()
+
+
+class TracemallocDeep(Tracemalloc):
+    title = "tracemalloc, 25 frames"
+    frames = 25
+
+
 PROFILERS: dict[str, type[Profiler]] = {
     "nothing": Nothing,
     "empty": EmptyLoop,
@@ -209,6 +285,19 @@ PROFILERS: dict[str, type[Profiler]] = {
     "ddtrace-full": DdtraceFull,
 }
 PEERS = ("pyroscope", "ddtrace", "ddtrace-full")
+
+MEMORY_PROFILERS: dict[str, type[Profiler]] = {
+    "nothing": Nothing,
+    "pyprof-memory": PyprofMemory,
+    "pyprof-tracemalloc": PyprofTracemalloc,
+    "pyroscope-memory": PyroscopeMemory,
+    "ddtrace-memory": DdtraceMemory,
+    "memray": Memray,
+    "tracemalloc": Tracemalloc,
+    "tracemalloc-25": TracemallocDeep,
+}
+"""Memory alone, at one sample in 512 KiB where there are samples."""
+PROFILERS |= MEMORY_PROFILERS
 
 
 def environment(name: str, url: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,20 @@ class Shop(Workload):
         self.shop.close()
 
 
+class Allocations(Workload):
+    """Hardly anything but small objects that come and go, a thousand of them at a time."""
+
+    KEPT = 1000
+
+    def __init__(self) -> None:
+        self.threads = [threading.get_native_id()]
+        self.kept: deque[Any] = deque(maxlen=self.KEPT)
+
+    def run(self, amount: int) -> None:
+        for number in range(10 * amount):
+            self.kept.append({"number": number, "text": str(number), "parts": [number, (number, None)]})
+
+
 FRAMES = 40
 THREAD_FRAMES = 3
 """Those of `threading` at the bottom of each thread."""
@@ -318,6 +333,7 @@ class BusyTasks(Tasks):
 WORKLOADS: dict[str, type[Workload]] = {
     "talk": Talk,
     "flask": Shop,
+    "allocations": Allocations,
     "idle": IdleThreads,
     "contending": Threads,
     "one": OneThread,
