@@ -89,14 +89,15 @@ def test_a_leak_of_50_mb(server: Any) -> None:
     while True:
         time.sleep(1)
         leaks = found(profiles)
-        if sum(leaks.values()) >= 30_000_000:
+        if max(leaks.values(), default=0) >= 30_000_000:
             break
         assert time.monotonic() < deadline, leaks
     line = APPLICATION.splitlines().index('    seen[number] = b"#" * 250_000  # LEAK') + 1
     largest = max(leaks, key=leaks.__getitem__)
     assert largest == ("remember", line), leaks
     assert leaks[largest] == pytest.approx(50_000_000, abs=18_000_000)
-    assert leaks[largest] >= 0.9 * sum(leaks.values()), leaks
+    handlers = sum(size for (name, _), size in leaks.items() if name != "<module>")  # which imports
+    assert leaks[largest] >= 0.9 * handlers, leaks
 
 
 def found(profiles: Path) -> dict[tuple[str, int], int]:
