@@ -92,7 +92,6 @@ static void begin_use(const pyprof_live_block *block) {
     add(&block->site->inuse, weighed);
     block->site->live++;
     heap.inuse_bytes += weighed.bytes;
-    note_size();
 }
 
 static void end_use(const pyprof_live_block *block) {
@@ -110,14 +109,11 @@ static void end_use(const pyprof_live_block *block) {
 
 /* -- the live set -- */
 
-/* As if all had been sampled with the period of now. Those that are left out are removed afterwards: a set
- * that is walked must not change. */
-static void thin_out(void) {
-    const void **left_out = malloc(heap.live.count * sizeof(*left_out));
+/* As if all had been sampled with the period of now. Those that are left out, for which there is room in
+ * `left_out`, are removed afterwards: a set that is walked must not change. Until then all are counted, and
+ * the others with their new weight already: nothing that could be a peak. */
+static void thin_out(const void **left_out) {
     uint32_t count = 0;
-    if (left_out == NULL) {
-        return;
-    }
     for (uint32_t i = 0; i < heap.live.capacity; i++) {
         pyprof_live_block *block = &heap.live.blocks[i];
         if (block->address == NULL) {
@@ -146,14 +142,18 @@ static void thin_out(void) {
             }
         }
     }
-    free(left_out);
 }
 
 static void make_room(void) {
+    const void **left_out = malloc(heap.live.count * sizeof(*left_out));
+    if (left_out == NULL) {
+        return; /* the next sample tries again */
+    }
     while (heap.live.count > MOST_LIVE / 2 && heap.period < (double)(INT64_MAX / 4)) {
         heap.period *= 2;
-        thin_out();
+        thin_out(left_out);
     }
+    free(left_out);
 }
 
 static bool keep(const pyprof_live_block *block) {
@@ -166,6 +166,7 @@ static bool keep(const pyprof_live_block *block) {
         return false;
     }
     begin_use(block);
+    note_size();
     if (heap.live.count > MOST_LIVE) {
         make_room();
     }
