@@ -13,9 +13,9 @@
 
 enum { DOMAINS = 3, SETS = 8, NO_SET = -1 };
 
-/* Blocks of the domains OBJ and MEM that are larger than 512 bytes, with what debug hooks add, come from RAW.
- */
-enum { MAY_COME_FROM_RAW = 400 };
+/* Blocks of the domains OBJ and MEM that are larger than 512 bytes, with what debug hooks add, come from RAW,
+ * and so do those of no size. */
+enum { SURELY_NOT_FROM_RAW = 400 };
 
 /* What each set of functions passes on to, for good. */
 static PyMemAllocatorEx below[SETS][DOMAINS];
@@ -135,7 +135,7 @@ static inline void *hook_allocate(const PyMemAllocatorEx *next, PyMemAllocatorDo
         }
         return address;
     }
-    if (__builtin_expect(bytes <= MAY_COME_FROM_RAW, 1)) {
+    if (__builtin_expect(bytes - 1 < SURELY_NOT_FROM_RAW, 1)) {
         void *address = allocate(next, zeroed, count_of, size);
         note(domain, address, bytes);
         return address;
