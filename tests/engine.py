@@ -1,7 +1,10 @@
 """Programs that drive the sampler directly and answer what it did: how each begins, and how it is run."""
 
 import json
+import shlex
+import sysconfig
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 Run = Callable[..., Any]
@@ -33,3 +36,14 @@ def asking(run_python: Run, prelude: str) -> Run:
         return json.loads(result.stdout.splitlines()[-1])
 
     return run
+
+
+def compile_library(source: Path, directory: Path, require: Any, run_process: Run) -> Path:
+    """A library of C code that may use Python's API, in `directory`."""
+    compiler = shlex.split(sysconfig.get_config_var("CC") or "cc")
+    compiler[0] = require.tool(compiler[0], "cc", "gcc", "clang")
+    library = directory / f"{source.name}.so"
+    headers = [f"-I{sysconfig.get_path(kind)}" for kind in ("include", "platinclude")]
+    built = run_process([*compiler, "-shared", "-fPIC", "-O1", *headers, "-o", str(library), str(source)])
+    assert built.returncode == 0, built.stderr
+    return library

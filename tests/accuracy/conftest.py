@@ -12,6 +12,7 @@ share p has the standard deviation sqrt(p (1 - p) / n). Two points are 3.3 of th
 for n >= 2,700 x 10 x p (1 - p): 5,700 at p = 0.3.
 """
 
+import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -20,7 +21,10 @@ from typing import Any
 
 import pytest
 
-from .reading import Recording, record
+from ..conftest import run_process
+from ..engine import Run, asking, compile_library
+from .heap import PRELUDE
+from .reading import PROGRAMS, Recording, record
 
 Record = Callable[..., Recording]
 
@@ -50,5 +54,28 @@ def recorded(tmp_path: Path, cpu: int | None) -> Record:
 
     def run(program: str, **options: Any) -> Recording:
         return record(program, fresh_directory(tmp_path), cpu=cpu, **options)
+
+    return run
+
+
+@pytest.fixture
+def recording_memory(run_python: Run) -> Run:
+    """Runs a program that records memory in a process of its own and returns its answer."""
+    return asking(run_python, PRELUDE)
+
+
+@pytest.fixture(scope="session")
+def allocating_library(tmp_path_factory: pytest.TempPathFactory, require: Any) -> Path:
+    directory = tmp_path_factory.mktemp("allocating")
+    return compile_library(PROGRAMS / "allocating.c", directory, require, run_process)
+
+
+@pytest.fixture
+def allocating(recording_memory: Run, allocating_library: Path) -> Run:
+    """The same for one that has blocks of exact sizes; its arguments as JSON."""
+
+    def run(program: str, *arguments: Any, env: dict[str, str] | None = None) -> Any:
+        env = {"ALLOCATING": str(allocating_library), **(env or {})}
+        return recording_memory(program, *map(json.dumps, arguments), env=env)
 
     return run

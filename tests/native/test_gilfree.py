@@ -13,7 +13,6 @@ Seen to fail:
 
 import json
 import os
-import shlex
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,8 @@ from typing import Any
 import pytest
 
 from pyprof import _native
+
+from ..engine import compile_library
 
 pytestmark = [
     pytest.mark.skipif(not _native.SUPPORTED, reason="sampling is for Linux"),
@@ -307,23 +308,12 @@ answer(stacks=sorted({"/".join(name for name, _, _ in frames[::-1]) for frames, 
     assert found["stacks"] == ["<module>/work/direct/burn", "<module>/work/generator/inside/burn"]
 
 
-def compile_library(source: str, directory: Path, require: Any, run_process: Run) -> Path:
-    compiler = shlex.split(sysconfig.get_config_var("CC") or "cc")
-    compiler[0] = require.tool(compiler[0], "cc", "gcc", "clang")
-    library = directory / f"{source}.so"
-    headers = [f"-I{sysconfig.get_path(kind)}" for kind in ("include", "platinclude")]
-    command = [*compiler, "-shared", "-fPIC", "-O1", *headers, "-o", str(library)]
-    built = run_process([*command, str(Path(__file__).with_name(source))])
-    assert built.returncode == 0, built.stderr
-    return library
-
-
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
 def test_frames_evaluated_by_a_function_of_somebody_else(
     when: str, tmp_path: Path, require: Any, run_process: Run, run_python: Run
 ) -> None:
     """Nothing is guessed of what such a function does: the other engine takes over, and says why."""
-    library = compile_library("custom_evaluation.c", tmp_path, require, run_process)
+    library = compile_library(Path(__file__).with_name("custom_evaluation.c"), tmp_path, require, run_process)
     program = """
 import ctypes, json, sys, time
 import pyprof
@@ -359,7 +349,7 @@ def test_garbage_where_frames_were(
     engine: Run, parity: int, tmp_path: Path, require: Any, run_process: Run
 ) -> None:
     """Frames of C code lie on the C stack: what is read there may be anything by then, -1 above all."""
-    library = compile_library("fill_stack.c", tmp_path, require, run_process)
+    library = compile_library(Path(__file__).with_name("fill_stack.c"), tmp_path, require, run_process)
     engine(
         """
 library, parity = sys.argv[1], int(sys.argv[2])
