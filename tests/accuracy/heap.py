@@ -27,7 +27,7 @@ if "ALLOCATING" in os.environ:
     allocate, reallocate, release = allocating.allocate, allocating.reallocate, allocating.release
 
 def record(period, max_frames=64):
-    _native.start_memory(period=period, max_frames=max_frames, max_bytes=16 << 20)
+    _native.start_memory(period=period, max_frames=max_frames, max_bytes=16 << 20, traced=False)
 
 def report(peak=False):
     return _native.report_memory(max_bytes=16 << 20, peak=peak)
