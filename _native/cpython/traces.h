@@ -1,7 +1,7 @@
 /* What tracemalloc has in its tables: every block that lives and is traced, exactly.
  *
  * Attached, with a GIL (free-threaded builds: tracemalloc does not stand being read there). The tables are
- * locked while they are walked, some 5 ns a block: meanwhile nobody else allocates what is traced.
+ * locked while they are walked: meanwhile nobody else allocates what is traced.
  */
 #ifndef PYPROF_CPYTHON_TRACES_H
 #define PYPROF_CPYTHON_TRACES_H
