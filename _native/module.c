@@ -10,6 +10,7 @@
 #ifndef PYPROF_PORTABLE
 #include "cpython/interpreter.h"
 #include "cpython/traces.h"
+#include "memory/allocator_hook.h"
 #include "memory/recording.h"
 #include "sampling/after_fork.h"
 #include "sampling/clocks.h"
@@ -399,6 +400,7 @@ static int native_exec(PyObject *module) {
     if (pyprof_thread_types_add(module) < 0) {
         return -1;
     }
+    pyprof_allocator_hook_prepare();
     return PyModule_AddObjectRef(module, "SUPPORTED", Py_True);
 #endif
 }

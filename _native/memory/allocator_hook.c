@@ -13,23 +13,36 @@
 
 enum { DOMAINS = 3, SETS = 8, NO_SET = -1 };
 
+/* The set that passes on to CPython's own functions. */
+enum { LOWEST = 0, FIRST_LAYERED = 1 };
+
 /* Blocks of the domains OBJ and MEM that are larger than 512 bytes, with what debug hooks add, come from RAW,
  * and so do those of no size. */
 enum { SURELY_NOT_FROM_RAW = 400 };
 
 /* What each set of functions passes on to, for good. */
 static PyMemAllocatorEx below[SETS][DOMAINS];
-static int used[DOMAINS];                               /* sets, from the first on */
-static int current[DOMAINS] = {NO_SET, NO_SET, NO_SET}; /* the one that was put in last */
-static bool active;                                     /* atomic: the heap is to be told */
-static bool traced;    /* tracemalloc is told, too, of what the heap keeps; changed while not active */
-static uint32_t epoch; /* atomic: changes with the period */
+static int used[DOMAINS] = {FIRST_LAYERED, FIRST_LAYERED,
+                            FIRST_LAYERED}; /* of the layered ones, up to here */
+static bool is_cut[SETS];                   /* atomic: layered, but passes on to CPython's own now */
+static bool active;                         /* atomic: the heap is to be told */
+static bool traced;                         /* tracemalloc is told, too, of what the heap keeps */
+static uint32_t epoch;                      /* atomic: changes with the period */
+
+/* What one asks the function below for; `times`: how often it has come by meanwhile. */
+typedef struct {
+    PyMemAllocatorDomain domain;
+    const void *old;
+    size_t size;
+    uint32_t times;
+} request;
 
 /* What each thread has of its own. */
 static _Thread_local struct {
     pyprof_gap gap;
     uint32_t epoch;
     bool is_inside;         /* what is asked of RAW now is counted already */
+    request passing;        /* what a layered set passes on now */
     const void *newest_raw; /* the last block of RAW: a library may report it again */
     bool *canary;           /* where to note that an allocation came by */
 } own;
@@ -183,30 +196,113 @@ static inline void hook_free(const PyMemAllocatorEx *next, PyMemAllocatorDomain 
     next->free(next->ctx, address);
 }
 
-#define FUNCTIONS(set, domain)                                                                               \
+/* -- sets that were put on somebody else's functions --
+ *
+ * Others that put back what they found, and save what there is when they begin anew, make circles of them:
+ * what comes by more often than anybody would ask for it inside itself is led in one, which ends here. And
+ * only who was first counts it. */
+
+enum { A_CIRCLE = 3 };
+
+/* A set that is out of the chain passes on to CPython's own, too: who puts it back then does not know whether
+ * what it was put on has ended. */
+static void set_cut(int set, bool value) {
+    if (set != LOWEST) {
+        __atomic_store_n(&is_cut[set], value, __ATOMIC_RELAXED);
+    }
+}
+
+static const PyMemAllocatorEx *next_of(int set, int domain) {
+    const bool past = __atomic_load_n(&is_cut[set], __ATOMIC_RELAXED) && below[LOWEST][domain].malloc != NULL;
+    return &below[past ? LOWEST : set][domain];
+}
+
+typedef struct {
+    request before;
+    pyprof_gap *gap;
+    int64_t left;
+    const PyMemAllocatorEx *next;
+} passage;
+
+static passage begin_passage(int set, request asked) {
+    pyprof_gap *gap = uses_shared(asked.domain) ? &shared : own_gap();
+    passage through = {own.passing, gap, left_of(gap), NULL};
+    const bool again = own.passing.times > 0 && own.passing.domain == asked.domain &&
+                       own.passing.old == asked.old && own.passing.size == asked.size;
+    asked.times = again ? own.passing.times + 1 : 1;
+    own.passing = asked;
+    if (asked.times == A_CIRCLE) {
+        set_cut(set, true);
+    }
+    through.next = next_of(set, asked.domain);
+    set_left(gap, INT64_MAX / 2);
+    return through;
+}
+
+static void end_passage(const passage *through) {
+    set_left(through->gap, through->left);
+    own.passing = through->before;
+}
+
+static void note_passed(PyMemAllocatorDomain domain, const void *address, size_t size) {
+    if (address != NULL && (domain != PYMEM_DOMAIN_RAW || !own.is_inside)) {
+        note(domain, address, size);
+    }
+}
+
+static void *layered_allocate(int set, PyMemAllocatorDomain domain, bool zeroed, size_t count_of,
+                              size_t size) {
+    const passage through = begin_passage(set, (request){domain, NULL, count_of * size, 0});
+    void *address = hook_allocate(through.next, domain, zeroed, count_of, size);
+    end_passage(&through);
+    note_passed(domain, address, count_of * size);
+    return address;
+}
+
+static void *layered_reallocate(int set, PyMemAllocatorDomain domain, void *old, size_t size) {
+    const passage through = begin_passage(set, (request){domain, old, size, 0});
+    void *address = hook_reallocate(through.next, domain, old, size);
+    end_passage(&through);
+    note_passed(domain, address, size);
+    return address;
+}
+
+static void layered_free(int set, PyMemAllocatorDomain domain, void *address) {
+    const passage through = begin_passage(set, (request){domain, address, 0, 0});
+    hook_free(through.next, domain, address);
+    end_passage(&through);
+}
+
+/* -- all of them -- */
+
+#define hook_next(set, domain) &below[set][domain]
+#define layered_next(set, domain) set
+
+#define FUNCTIONS(kind, set, domain)                                                                         \
     static void *malloc_##set##_##domain(void *Py_UNUSED(context), size_t size) {                            \
-        return hook_allocate(&below[set][domain], (PyMemAllocatorDomain)domain, false, 1, size);             \
+        return kind##_allocate(kind##_next(set, domain), (PyMemAllocatorDomain)domain, false, 1, size);      \
     }                                                                                                        \
     static void *calloc_##set##_##domain(void *Py_UNUSED(context), size_t count_of, size_t size) {           \
-        return hook_allocate(&below[set][domain], (PyMemAllocatorDomain)domain, true, count_of, size);       \
+        return kind##_allocate(kind##_next(set, domain), (PyMemAllocatorDomain)domain, true, count_of,       \
+                               size);                                                                        \
     }                                                                                                        \
     static void *realloc_##set##_##domain(void *Py_UNUSED(context), void *old, size_t size) {                \
-        return hook_reallocate(&below[set][domain], (PyMemAllocatorDomain)domain, old, size);                \
+        return kind##_reallocate(kind##_next(set, domain), (PyMemAllocatorDomain)domain, old, size);         \
     }                                                                                                        \
     static void free_##set##_##domain(void *Py_UNUSED(context), void *address) {                             \
-        hook_free(&below[set][domain], (PyMemAllocatorDomain)domain, address);                               \
+        kind##_free(kind##_next(set, domain), (PyMemAllocatorDomain)domain, address);                        \
     }
 
-#define FUNCTIONS_OF(set) FUNCTIONS(set, 0) FUNCTIONS(set, 1) FUNCTIONS(set, 2)
+#define FUNCTIONS_OF(kind, set) FUNCTIONS(kind, set, 0) FUNCTIONS(kind, set, 1) FUNCTIONS(kind, set, 2)
 
-FUNCTIONS_OF(0)
-FUNCTIONS_OF(1)
-FUNCTIONS_OF(2)
-FUNCTIONS_OF(3)
-FUNCTIONS_OF(4)
-FUNCTIONS_OF(5)
-FUNCTIONS_OF(6)
-FUNCTIONS_OF(7)
+FUNCTIONS_OF(hook, 0)
+FUNCTIONS_OF(layered, 1)
+FUNCTIONS_OF(layered, 2)
+FUNCTIONS_OF(layered, 3)
+FUNCTIONS_OF(layered, 4)
+FUNCTIONS_OF(layered, 5)
+FUNCTIONS_OF(layered, 6)
+FUNCTIONS_OF(layered, 7)
 
 #define ALLOCATOR(set, domain)                                                                               \
     {                                                                                                        \
@@ -231,9 +327,14 @@ static PyMemAllocatorEx outermost(int domain) {
     return found;
 }
 
-static bool is_on_top(int domain) {
-    const int set = current[domain];
-    return set != NO_SET && outermost(domain).malloc == ours[set][domain].malloc;
+/* The one of ours that is outermost. */
+static int set_on_top(int domain) {
+    const PyMemAllocatorEx found = outermost(domain);
+    int set = SETS - 1;
+    while (set != NO_SET && ours[set][domain].malloc != found.malloc) {
+        set--;
+    }
+    return set;
 }
 
 /* An allocation that uses up the gap, and whether that was noticed. */
@@ -252,17 +353,23 @@ static bool comes_by(int domain) {
     return came_by || address == NULL;
 }
 
-static bool is_in_chain(int domain) {
-    return current[domain] != NO_SET && (is_on_top(domain) || comes_by(domain));
-}
+static bool is_in_chain(int domain) { return set_on_top(domain) != NO_SET || comes_by(domain); }
 
 static bool same(const PyMemAllocatorEx *a, const PyMemAllocatorEx *b) {
     return a->ctx == b->ctx && a->malloc == b->malloc && a->calloc == b->calloc && a->realloc == b->realloc &&
            a->free == b->free;
 }
 
+/* CPython's own need no context; a hook's says what it was put on. */
+static void look_for_cpythons(int domain, const PyMemAllocatorEx *found) {
+    if (found->ctx == NULL && below[LOWEST][domain].malloc == NULL) {
+        below[LOWEST][domain] = *found;
+    }
+}
+
 /* Functions that pass on to `next` already, or else fresh ones. */
 static int choose_set(int domain, const PyMemAllocatorEx *next) {
+    look_for_cpythons(domain, next);
     for (int set = 0; set < SETS; set++) {
         if (set == used[domain]) {
             below[set][domain] = *next;
@@ -279,11 +386,12 @@ static int choose_set(int domain, const PyMemAllocatorEx *next) {
 
 /* On top of all others, passing on to `next`. */
 static bool put_in(int domain, const PyMemAllocatorEx *next) {
-    current[domain] = choose_set(domain, next);
-    if (current[domain] == NO_SET) {
+    const int set = choose_set(domain, next);
+    if (set == NO_SET) {
         return false;
     }
-    PyMemAllocatorEx hook = ours[current[domain]][domain];
+    set_cut(set, false);
+    PyMemAllocatorEx hook = ours[set][domain];
     hook.ctx = outermost(domain).ctx;
     PyMem_SetAllocator((PyMemAllocatorDomain)domain, &hook);
     return true;
@@ -293,29 +401,40 @@ static bool put_in(int domain, const PyMemAllocatorEx *next) {
 static PyMemAllocatorEx tracers[DOMAINS];
 
 static void take_out(int domain) {
-    if (is_on_top(domain)) {
-        PyMem_SetAllocator((PyMemAllocatorDomain)domain,
-                           traced ? &tracers[domain] : &below[current[domain]][domain]);
-        current[domain] = NO_SET;
+    for (int set = set_on_top(domain); set != NO_SET; set = set_on_top(domain)) {
+        PyMemAllocatorEx next = traced ? tracers[domain] : *next_of(set, domain);
+        PyMem_SetAllocator((PyMemAllocatorDomain)domain, &next);
+    }
+}
+
+void pyprof_allocator_hook_prepare(void) {
+    for (int domain = 0; domain < DOMAINS; domain++) {
+        const PyMemAllocatorEx found = outermost(domain);
+        look_for_cpythons(domain, &found);
     }
 }
 
 static void set_active(bool value) { __atomic_store_n(&active, value, __ATOMIC_RELEASE); }
 
 pyprof_hook_state pyprof_allocator_hook_install(void) {
-    pyprof_hook_state state = PYPROF_HOOK_SEES;
+    bool is_in[DOMAINS];
+    int count_in = 0;
     for (int domain = 0; domain < DOMAINS; domain++) {
-        if (!is_in_chain(domain)) {
-            state = PYPROF_HOOK_WAS_CUT_OUT;
-            const PyMemAllocatorEx next = outermost(domain);
-            if (!put_in(domain, &next)) {
-                pyprof_allocator_hook_uninstall();
-                return PYPROF_HOOK_GIVES_UP;
-            }
+        is_in[domain] = is_in_chain(domain);
+        count_in += is_in[domain];
+    }
+    for (int set = 0; set < SETS && count_in == 0; set++) {
+        set_cut(set, true);
+    }
+    for (int domain = 0; domain < DOMAINS; domain++) {
+        const PyMemAllocatorEx next = outermost(domain);
+        if (!is_in[domain] && !put_in(domain, &next)) {
+            pyprof_allocator_hook_uninstall();
+            return PYPROF_HOOK_GIVES_UP;
         }
     }
     set_active(true);
-    return state;
+    return count_in == DOMAINS ? PYPROF_HOOK_SEES : PYPROF_HOOK_WAS_CUT_OUT;
 }
 
 /* Takes the argument over. False with an error set. */

@@ -7,9 +7,10 @@
  *
  * Others hook the same allocators, and put back what they found when they began, whoever has come since. So
  * ours are taken out only while they are the outermost; else they stay in the chain and pass on. Where
- * somebody has cut them out, `install` finds that when it is called again, and a fresh set of functions is
- * put on top: functions of a set go on passing to what they were put on, and so no chain can lead back to
- * itself by us.
+ * somebody has cut them out, `install` finds that when it is called again, and a set of functions is put on
+ * top; functions of a set go on passing to what they were put on. That may lead back to them, where others
+ * put back one of ours, and save it when they begin anew as what they are to pass on to: what has come by is
+ * passed on to CPython's own functions then.
  *
  * The five words of an allocator are not exchanged at once, and other threads may be reading them: any mix of
  * old and new words works, since our functions ignore their context, and are installed with that of those
@@ -24,6 +25,9 @@
 #include "memory/heap.h"
 
 typedef enum { PYPROF_HOOK_SEES, PYPROF_HOOK_WAS_CUT_OUT, PYPROF_HOOK_GIVES_UP } pyprof_hook_state;
+
+/* Remembers CPython's own functions, where nobody has hooked them yet. */
+void pyprof_allocator_hook_prepare(void);
 
 /* From now on the heap is told. Called again it looks whether allocations still come by, and puts the hook in
  * again where they do not: what was freed meanwhile nobody knows. Others have cut it out too often: it is
