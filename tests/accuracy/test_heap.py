@@ -5,10 +5,11 @@ Seen to fail, each with one line changed:
   `large` and sizes about the period, small blocks among large ones, blocks of next to nothing;
 - a reallocated block that goes on living: reallocated blocks, and those that come from RAW; one that is not
   taken back where that failed: reallocated blocks;
-- what is asked of RAW meanwhile counted too: `mixed`, `large` and all that come from RAW, in MEM and OBJ; only
-  up to 512 bytes: those under debug hooks; as it was once, of blocks of no size: blocks of next to nothing;
-- the old weight for what is thinned out, no bound, or the peak noted in the middle of it, as it was once: the
-  live set; frees not seen: nearly everything.
+- what is asked of RAW meanwhile counted too: `mixed`, `large` and all that come from RAW, in MEM and OBJ;
+  where that is for blocks of 401 to 512 bytes: those under debug hooks; for those of no size, as it was
+  once: blocks of next to nothing;
+- the old weight for what is thinned out, no bound, or the peak noted in the middle of it, as it was once:
+  the live set; frees not seen: nearly everything.
 """
 
 from collections.abc import Callable

@@ -1,10 +1,11 @@
 """Memory profiles of Python objects, against what tracemalloc, numpy and `sys.getsizeof` say of them.
 
 Seen to fail, each with one line changed:
-- no exponential in the weight, or sites without their place in the code: the lines beside tracemalloc, and the
-  exact ones;
+- no exponential in the weight, or sites without their place in the code: the lines beside tracemalloc, and
+  the exact ones;
 - a reallocated block that goes on living: those beside tracemalloc, and the list that grows;
-- the end of arrays not told: numpy; libraries that are loaded later left out: numpy, imported after the start;
+- the end of arrays not told: numpy; libraries that are loaded later left out: numpy, imported after the
+  start;
 - what is in use now shown as the peak's; a stack's cut not kept: the tests of these.
 """
 
