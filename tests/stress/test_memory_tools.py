@@ -4,8 +4,8 @@ Each puts back what it found when it began, whoever has come since. Orders in wh
 without pyprof are left out.
 
 Seen to fail:
-- functions of every set pass on to what they were put on, always: allocations go round until the stack is full
-  (`test_circles`), or wait for a lock that tracemalloc holds (`test_random_orders`);
+- functions of every set pass on to what they were put on, always: allocations go round until the stack is
+  full (`test_circles`), or wait for a lock that tracemalloc holds (`test_random_orders`);
 - CPython's own functions not looked for at the import: the second of `test_circles`;
 - a set that is put in stays cut: tracemalloc is blind (`test_all_orders`, where it began before pyprof).
 """
