@@ -13,6 +13,9 @@ from .memory_limit import cgroup_limit
 MAX_BYTES = 16 * 1024 * 1024
 """What the stacks of samples, and their symbols, may take."""
 
+_LIMITS_LAST = 60.0
+"""Seconds after which limits of memory are read again."""
+
 _HERE = os.path.dirname(__file__)
 
 ALLOC_SPACE = ("alloc_space", "bytes", _native.ALLOC_SPACE)
@@ -50,6 +53,8 @@ class Recorder:
     def __init__(self) -> None:
         self._lock = Lock()
         self._recordings: list[Recording] = []
+        self._limits = (0, 0)
+        self._limits_read = -_LIMITS_LAST
 
     def add(self, recording: Recording) -> None:
         """Record from now on. RuntimeError where that is impossible."""
@@ -145,9 +150,12 @@ class Recorder:
             return
         _native.set_memory_period(float(min(recording.period for recording in self._recordings)))
         thresholds = [one.oom_threshold for one in self._recordings if one.oom_threshold is not None]
-        resident, address_space = limits() if thresholds else (0, 0)
+        # Beside a busy thread every file that is read costs a wait for the GIL.
+        if thresholds and time.monotonic() >= self._limits_read + _LIMITS_LAST:
+            self._limits, self._limits_read = limits(), time.monotonic()
         share = max(thresholds, default=0.0)
-        _native.limit_memory(resident=int(resident * share), address_space=int(address_space * share))
+        resident, address_space = (int(limit * share) for limit in self._limits)
+        _native.limit_memory(resident=resident, address_space=address_space)
 
     def after_fork_in_child(self) -> None:
         """Who held the lock may not exist here; the hook goes on."""

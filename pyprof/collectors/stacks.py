@@ -61,40 +61,45 @@ class Stacks:
 
     def encode(self, window: "_native.Window", combined: bool) -> "list[Series]":
         """The profiles of one window: one a kind for servers, or a single one with all types side by side."""
-        series = [self._encode(window, kind) for kind in self._kinds(window, combined)]
+        series = self._encode(window, *self._kinds(window, combined))
         if self.traced is not None and self.shows_memory:
             in_use = self.traced.window(window.start_ns, window.duration_ns)
-            series.append(self._encode(in_use, traced_kind(), is_short=window.memory_is_short))
+            series += self._encode(in_use, traced_kind(), is_short=window.memory_is_short)
         return series
 
     def encode_heap(self, window: "_native.Window", default: _Type) -> bytes:
         """A window of nothing but memory."""
         kind = memory_kind(window, default) if self.traced is None else traced_kind()
-        return self._encode(window, kind).pprof
+        [series] = self._encode(window, kind)
+        return series.pprof
 
-    def _encode(self, window: "_native.Window", kind: _Kind, is_short: bool = False) -> "Series":
+    def _encode(self, window: "_native.Window", *kinds: _Kind, is_short: bool = False) -> "list[Series]":
         from pyprof.export.series import Series
 
         config = self._config
         labels = {"service_name": config.service_name, "role": self._role, **config.tags}
-        if (is_short or window.memory_is_short) and memory.INUSE_SPACE in kind.types:
-            labels["trigger"] = "oom"
-        return Series(
-            name=kind.name,
-            labels=labels,
-            pprof=window.encode(
-                kind.types,
-                period_type=kind.period_type[:2],
-                period=kind.period,
-                files=self._files.describe(window.files),
-                labels={"pid": (os.getpid(), "id")},
-                comments=self.comments(window),
-                default_sample_type=kind.default[0],
-                mapping=sys.executable or "python",
-            ),
-            start_ns=window.start_ns,
-            duration_ns=window.duration_ns,
-        )
+        of_memory = labels | ({"trigger": "oom"} if is_short or window.memory_is_short else {})
+        files = self._files.describe(window.files)
+        comments = self.comments(window)
+        return [
+            Series(
+                name=kind.name,
+                labels=of_memory if memory.INUSE_SPACE in kind.types else labels,
+                pprof=window.encode(
+                    kind.types,
+                    period_type=kind.period_type[:2],
+                    period=kind.period,
+                    files=files,
+                    labels={"pid": (os.getpid(), "id")},
+                    comments=comments,
+                    default_sample_type=kind.default[0],
+                    mapping=sys.executable or "python",
+                ),
+                start_ns=window.start_ns,
+                duration_ns=window.duration_ns,
+            )
+            for kind in kinds
+        ]
 
     def _kinds(self, window: "_native.Window", combined: bool) -> "list[_Kind]":
         config, period = self._config, window.period_ns

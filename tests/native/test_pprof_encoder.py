@@ -289,7 +289,7 @@ GOOD: Mapping[str, Any] = {"sample_types": [("s", "count", 0)], "period_type": (
         ({"sample_types": "cpu"}, TypeError, "sample_types"),
         ({"sample_types": 7}, TypeError, "not iterable"),
         ({"sample_types": [("s", "count")]}, TypeError, "sample_types"),
-        ({"sample_types": [("s", "count", 6)]}, ValueError, "column must be from 0 to 5"),
+        ({"sample_types": [("s", "count", 10)]}, ValueError, "column must be from 0 to 9"),
         ({"sample_types": [("s", "count", -1)]}, ValueError, "column"),
         ({"sample_types": [(b"s", "count", 0)]}, TypeError, "type must be str, not bytes"),
         ({"sample_types": [("s", None, 0)]}, TypeError, "unit must be str"),

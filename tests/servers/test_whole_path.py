@@ -68,7 +68,7 @@ def test_the_last_profile_arrives(peer, program, how):
     assert done.returncode == (7 if how == "error" else 0)
     [push] = server.pushes()
     kinds = {series["labels"]["__name__"]: series for series in push["series"]}
-    assert set(kinds) == {"process_cpu", "wall"}
+    assert set(kinds) == {"process_cpu", "wall", "memory"}
     cpu = kinds["process_cpu"]
     assert cpu["labels"] == {
         "__name__": "process_cpu",
