@@ -40,11 +40,4 @@ void pyprof_allocator_hook_uninstall(void);
 bool pyprof_allocator_hook_install_traced(unsigned int max_frames);
 void pyprof_hook_let_go(uint32_t domain, const void *address); /* as the heap's option wants it */
 
-/* PyTraceMalloc_Track and _Untrack for those who allocate without the interpreter's allocators. */
-int pyprof_hook_track(unsigned int domain, uintptr_t address, size_t size);
-int pyprof_hook_untrack(unsigned int domain, uintptr_t address);
-
-/* The gaps that are under way are drawn anew. */
-void pyprof_allocator_hook_period_changed(void);
-
 #endif

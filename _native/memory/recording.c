@@ -4,6 +4,7 @@
 
 #include "cpython/interpreter.h"
 #include "memory/allocator_hook.h"
+#include "memory/counting.h"
 #include "memory/track_hook.h"
 
 static bool refuse(const char *reason) {
@@ -14,7 +15,7 @@ static bool refuse(const char *reason) {
 static const char too_often[] = "other tools have hooked the allocators and cut pyprof out too often";
 
 static bool install(const pyprof_heap_options *options, bool traced) {
-    pyprof_allocator_hook_period_changed();
+    pyprof_counting_period_changed();
     if (traced) {
         return pyprof_allocator_hook_install_traced(options->max_frames);
     }
@@ -50,7 +51,7 @@ void pyprof_recording_stop(void) {
 
 void pyprof_recording_set_period(double period) {
     if (pyprof_heap_set_period(period)) {
-        pyprof_allocator_hook_period_changed();
+        pyprof_counting_period_changed();
     }
 }
 

@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "memory/allocator_hook.h"
+#include "memory/counting.h"
 
 /* ELF for the Linux ABI, and the System V ABI supplements of the two processors. */
 #if defined(__x86_64__)
@@ -26,8 +26,8 @@ static const struct {
     const char *name;
     void *original, *ours;
 } functions[] = {
-    {"PyTraceMalloc_Track", (void *)PyTraceMalloc_Track, (void *)pyprof_hook_track},
-    {"PyTraceMalloc_Untrack", (void *)PyTraceMalloc_Untrack, (void *)pyprof_hook_untrack},
+    {"PyTraceMalloc_Track", (void *)PyTraceMalloc_Track, (void *)pyprof_count_track},
+    {"PyTraceMalloc_Untrack", (void *)PyTraceMalloc_Untrack, (void *)pyprof_count_untrack},
 };
 enum { FUNCTIONS = sizeof(functions) / sizeof(functions[0]) };
 

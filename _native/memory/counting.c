@@ -1,0 +1,85 @@
+/* See counting.h. */
+#ifndef PYPROF_PORTABLE
+#include <Python.h> /* before all others: it says what the system's headers shall show */
+
+#include "memory/counting.h"
+
+#include "cpython/interpreter.h"
+#include "sampling/own_threads.h"
+
+_Thread_local pyprof_counting pyprof_own;
+pyprof_gap pyprof_shared_gap;
+uint32_t pyprof_gap_epoch;
+
+static bool active; /* atomic */
+static bool traced;
+
+void pyprof_counting_set_active(bool value) { __atomic_store_n(&active, value, __ATOMIC_RELEASE); }
+
+static bool is_active(void) { return __atomic_load_n(&active, __ATOMIC_RELAXED); }
+
+void pyprof_counting_set_traced(bool value) { traced = value; }
+
+bool pyprof_counting_is_traced(void) { return traced; }
+
+void pyprof_counting_period_changed(void) {
+    __atomic_add_fetch(&pyprof_gap_epoch, 1, __ATOMIC_RELEASE);
+    pyprof_shared_gap.period = 0;
+    pyprof_set_left(&pyprof_shared_gap, 0);
+}
+
+void pyprof_count_sample(pyprof_gap *gap, pyprof_allocation made) {
+    if (pyprof_own.canary != NULL) {
+        *pyprof_own.canary = true;
+        return;
+    }
+    if (gap->period == 0) {
+        pyprof_heap_draw(gap);
+        pyprof_set_left(gap, pyprof_left_of(gap) - (int64_t)made.size);
+        if (pyprof_left_of(gap) >= 0) {
+            return;
+        }
+    }
+    if (is_active() && !pyprof_own_thread_calls()) {
+        PyThreadState *thread = pyprof_attached_thread(made.attached);
+        const bool kept = pyprof_heap_sample(gap, made.address, made.size, made.track_domain, thread);
+        if (kept && traced && thread != NULL) {
+            PyTraceMalloc_Track(made.track_domain, (uintptr_t)made.address, made.size);
+        }
+    } else {
+        pyprof_heap_draw(gap);
+    }
+}
+
+bool pyprof_count_end(const void *address, unsigned int track_domain, pyprof_live_block *removed) {
+    const bool was_live = pyprof_heap_remove(address, track_domain, removed);
+    if (was_live && traced) {
+        PyTraceMalloc_Untrack(track_domain, (uintptr_t)address);
+    }
+    return was_live;
+}
+
+/* Domain 0 is the interpreter's own: its functions tell, and a library that hands a block of it on to its own
+ * domain must not take it away from us. */
+static void end_track(unsigned int domain, const void *address) {
+    if (domain != 0 && pyprof_may_be_live(address)) {
+        pyprof_heap_remove(address, domain, NULL);
+    }
+}
+
+int pyprof_count_track(unsigned int domain, uintptr_t address, size_t size) {
+    const int result = traced ? 0 : PyTraceMalloc_Track(domain, address, size);
+    const void *block = (const void *)address;
+    if (block != pyprof_own.newest_raw && is_active()) {
+        end_track(domain, block); /* its size has changed */
+        pyprof_count_in(pyprof_own_gap(), (pyprof_allocation){block, size, domain, false});
+    }
+    return result;
+}
+
+int pyprof_count_untrack(unsigned int domain, uintptr_t address) {
+    end_track(domain, (const void *)address);
+    return PyTraceMalloc_Untrack(domain, address);
+}
+
+#endif
