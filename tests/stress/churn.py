@@ -1,9 +1,10 @@
 """What grows while code comes and goes for a long time? As long as is asked for, an hour if nothing is:
 
-    nice python -m tests.stress.churn [--minutes 60] [--share 0.5] [--bare]
+    nice python -m tests.stress.churn [--minutes 60] [--share 0.5] [--memory-period 64] [--bare]
 
 Functions, classes, modules, generators, coroutines and threads are made of new code, run for a moment and are
-forgotten, at 1 kHz and with uploads to a server on the loopback, all the time. A line a minute says what
+forgotten, at 1 kHz and with uploads to a server on the loopback, all the time; with `--memory-period 64` nearly every
+allocation is a sample of the memory profile. A line a minute says what
 there is: resident memory, `pyprof.stats().own_bytes`, file names that the exporter remembers, descriptors,
 threads. The last one says by how much each has grown from the second third of the run to the last, for by
 then every table has had to make room, and the slopes over its second half; exit code 1 if something grows.
@@ -216,6 +217,7 @@ def main() -> int:
     parser.add_argument("--interval", type=float, default=60, help="seconds from one line to the next")
     parser.add_argument("--share", type=float, default=0.5, help="of one core")
     parser.add_argument("--file-names", type=int, help="that the exporter remembers; for a short run")
+    parser.add_argument("--memory-period", type=int, default=524288, help="bytes between samples of memory")
     parser.add_argument("--bare", action="store_true", help="without pyprof")
     arguments = parser.parse_args()
     if arguments.file_names:
@@ -223,7 +225,8 @@ def main() -> int:
     states = []
     with server() as url:
         if not arguments.bare:
-            pyprof.start(server_url=url, sample_rate=1000, max_overhead=1, upload_interval=2, timeout=60)
+            options = {"sample_rate": 1000, "max_overhead": 1, "memory_period": arguments.memory_period}
+            pyprof.start(server_url=url, upload_interval=2, timeout=60, **options)
         print(*(field.name for field in fields(State)), flush=True)
         seconds = 60 * arguments.minutes
         for one in observe(seconds, arguments.least_rounds, arguments.interval, arguments.share):
