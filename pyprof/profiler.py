@@ -22,6 +22,8 @@ from .locks import Lock
 from .option_kinds import Number
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .counters import Stats
     from .export.delivery import Counters
     from .export.exporter import Exporter
@@ -377,7 +379,7 @@ def open_one_off(consumer: Consumer, recording: "Recording | None") -> None:
     _hook()
     with _lock:
         if recording is not None:
-            _record(recording)
+            _record(recording, log.info)  # whoever wants a block may not even want its memory
         try:
             _sampler.add(consumer)
         except BaseException:
@@ -394,12 +396,12 @@ def close_one_off(consumer: Consumer, recording: "Recording | None") -> None:
             _recorder.remove(recording)
 
 
-def _record(recording: Recording) -> None:
+def _record(recording: Recording, say: "Callable[..., None]" = log.warning) -> None:
     """Without memory all the rest goes on."""
     try:
         _recorder.add(recording)
     except RuntimeError as error:
-        log.warning("memory is not profiled: %s", error)
+        say("memory is not profiled: %s", error)
 
 
 def _make_exporter(profiler: Profiler) -> "Exporter | None":

@@ -2,12 +2,12 @@
 
     nice python -m tests.stress.churn [--minutes 60] [--share 0.5] [--memory-period 64] [--bare]
 
-Functions, classes, modules, generators, coroutines and threads are made of new code, run for a moment and are
-forgotten, at 1 kHz and with uploads to a server on the loopback, all the time; with `--memory-period 64` nearly every
-allocation is a sample of the memory profile. A line a minute says what
-there is: resident memory, `pyprof.stats().own_bytes`, file names that the exporter remembers, descriptors,
-threads. The last one says by how much each has grown from the second third of the run to the last, for by
-then every table has had to make room, and the slopes over its second half; exit code 1 if something grows.
+Functions, classes, modules, generators, coroutines and threads are made of new code, run for a moment and
+are forgotten, at 1 kHz and with uploads to a server on the loopback, all the time; with `--memory-period
+64` nearly every allocation is a sample of the memory profile. A line a minute says what there is: resident
+memory, `pyprof.stats().own_bytes`, file names that the exporter remembers, descriptors, threads. The last
+one says by how much each has grown from the second third of the run to the last, for by then every table
+has had to make room, and the slopes over its second half; exit code 1 if something grows.
 `--bare` is the same without pyprof, whose growth is the interpreter's own.
 
 `test_code_churn.py` runs it for some seconds. Seen to fail there, each with one line changed:
