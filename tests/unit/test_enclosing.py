@@ -1,7 +1,7 @@
 """Which function a line belongs to, against what the compiler says.
 
-Seen to fail: strings not skipped, a comment taken for code, one-line functions given to who declares them,
-decorators left out, `<locals>` left out.
+Seen to fail: long strings not skipped, one-line functions given to who declares them, decorators left out,
+`<locals>` left out.
 """
 
 import json

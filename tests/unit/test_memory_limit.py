@@ -69,6 +69,10 @@ def test_version_1(kernel: Kernel) -> None:
     assert kernel.limit() == 0
     (point / "memory.limit_in_bytes").write_text(f"{3 * GB}\n")
     assert kernel.limit() == 3 * GB
+    (kernel.proc / "cgroup").write_text("4:memory:/docker/abc/inner\n")
+    (point / "inner").mkdir()
+    (point / "inner" / "memory.limit_in_bytes").write_text(f"{GB}\n")
+    assert kernel.limit() == GB
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "4:memory", "0::", "::::\n\n"])
