@@ -82,7 +82,7 @@ def split_varints(data: bytes) -> Iterator[bytes]:
 
 
 def decode(data: bytes) -> list[Stack]:
-    """The stacks of one pprof message, gzipped or not."""
+    """The stacks of one pprof message, gzipped or not; without those that have only allocated."""
     if data[:2] == b"\x1f\x8b":
         data = gzip.decompress(data)
     types, samples, locations, functions, strings = [], [], {}, {}, []
@@ -117,7 +117,8 @@ def decode(data: bytes) -> list[Stack]:
                 function = functions[line[1]]
                 frames.append(Frame(strings[function.get(2, 0)], strings[function.get(4, 0)], line.get(2, 0)))
         named = {strings[kind]: value for kind, value in zip(types, values, strict=True)}
-        stacks.append(Stack(tuple(frames), named))
+        if any(value for kind, value in named.items() if not kind.startswith(("alloc_", "inuse_"))):
+            stacks.append(Stack(tuple(frames), named))
     return stacks
 
 
