@@ -11,6 +11,7 @@
 #include "cpython/interpreter.h"
 #include "cpython/traces.h"
 #include "memory/allocator_hook.h"
+#include "memory/counting.h"
 #include "memory/recording.h"
 #include "sampling/after_fork.h"
 #include "sampling/clocks.h"
@@ -228,7 +229,7 @@ static PyObject *native_live_blocks(PyObject *Py_UNUSED(module), PyObject *Py_UN
     PyObject *list = blocks == NULL ? PyErr_NoMemory() : PyList_New(0);
     for (size_t i = 0; list != NULL && i < count; i++) {
         const pyprof_live_block *block = &blocks[i];
-        PyObject *item = Py_BuildValue("KKKd", (unsigned long long)block->domain,
+        PyObject *item = Py_BuildValue("KKKd", (unsigned long long)pyprof_domain_of(block->domain),
                                        (unsigned long long)(uintptr_t)block->address,
                                        (unsigned long long)block->size, (double)block->weight);
         if (item == NULL || PyList_Append(list, item) < 0) {

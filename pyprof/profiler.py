@@ -53,7 +53,7 @@ class Profiler:
         self._recording = Recording(
             config.memory, config.memory_period, config.max_frames, config.memory_oom_threshold
         )
-        self._wants_memory = config.memory != "off"
+        self._memory = config.memory  # the engine that is wanted now
         self._running = False
         self._discards = False
 
@@ -104,23 +104,37 @@ class Profiler:
 
         Where that is not on already, it is for this time: allocations take several times as long meanwhile.
         Where engine `tracemalloc` runs, what was in use before is forgotten. RuntimeError on free-threaded
-        builds, which cannot have it.
+        builds, which cannot have it, and while another call is under way. ValueError for more than an hour.
         """
+        _TRACE_SECONDS.check(seconds)
         if "t" in sys.abiflags:
             raise RuntimeError(f"trace_memory(): {TRACEMALLOC_NEEDS_GIL}")
-        from .collectors.traced import Traced
+        from .collectors.traced import MOST_ON_DEMAND, Traced
 
-        in_use = _recorder.trace(seconds, self.config.max_frames)
+        traced = Traced()
+        if _is_interrupted():
+            raise RuntimeError(f"trace_memory() {_INTERRUPTED}")
+        with _lock:
+            if _recorder.is_traced:
+                raise RuntimeError("trace_memory(): another call is under way")
+            began = _recorder.begin_trace(self.config.max_frames)
+        try:
+            before = [] if began else traced.exact(MOST_ON_DEMAND)
+            time.sleep(seconds)
+            in_use = traced.difference(before)
+        finally:
+            with _lock:
+                _recorder.end_trace(began)
         stacks = Stacks(self.config, "main")
-        stacks.traced = Traced()
-        return Heap(stacks, stacks.traced.window_of(in_use), memory.INUSE_SPACE)
+        stacks.traced = traced
+        return Heap(stacks, traced.window_of(in_use), memory.INUSE_SPACE)
 
     def _heap(self, default: tuple[str, str, int], *, needs_hook: bool = False, peak: bool = False) -> "Heap":
-        traced = self._stacks.traced
+        traced = self._stacks.traced if self._memory == "tracemalloc" else None
         if traced is not None and needs_hook:
             raise RuntimeError("engine tracemalloc knows only what is in use (option memory)")
         if traced is not None:
-            window, known = traced.window(), memory.is_tracing()
+            window, known = traced.window(), _recorder.has(self._recording) and memory.is_tracing()
         else:
             window = _native.report_memory(max_bytes=_HEAP_BYTES, peak=peak)
             known = window.memory_period > 0
@@ -137,18 +151,30 @@ class Profiler:
         """
         options = {"memory": engine} if period is None else {"memory": engine, "memory_period": period}
         wanted = Config(**options)
+        if _is_interrupted():
+            raise RuntimeError(f"set_memory() {_INTERRUPTED}")
         with _lock:
             if not self._running:
                 raise RuntimeError("the profiler does not run")
             if period is not None:
                 _recorder.change_period(self._recording, wanted.memory_period)
-            self._wants_memory = wanted.memory != "off"
-            if self._wants_memory:
-                _recorder.add(self._recording)
-                self._stacks.shows_memory = True
-            else:
-                _native.rotate(_ROTATION)  # with what there was up to now
-                _recorder.remove(self._recording)
+            if wanted.memory != self._memory or not _recorder.has(self._recording):
+                self._end_memory()
+                self._begin_memory(wanted.memory)
+
+    def _end_memory(self) -> None:
+        if self._memory != "off":
+            self._stacks.end_memory()
+            _native.rotate(_ROTATION)  # with what there was up to now
+            _recorder.remove(self._recording)
+            self._memory = "off"
+
+    def _begin_memory(self, engine: str) -> None:
+        if engine != "off":
+            self._recording.engine = engine
+            _recorder.add(self._recording)
+            self._memory = engine
+            self._stacks.begin_memory(engine)
 
     # All of these are called with _lock held, or where there is no other thread.
 
@@ -163,7 +189,7 @@ class Profiler:
     def start_in_child(self) -> None:
         """Go on in the child of a fork, where nothing of the parent's is left to do."""
         self._running = False
-        self._stacks = Stacks(self.config, "child")
+        self._stacks = Stacks(self.config, "child", self._memory)
         self._consumer = _consumer(self.config)
         self._counters, self._dropped_before = None, 0
         if self._exporter is not None:
@@ -171,7 +197,7 @@ class Profiler:
         self._start_threads()
 
     def _start_threads(self) -> None:
-        if self._wants_memory:
+        if self._memory != "off":
             _record(self._recording)
         try:
             _sampler.add(self._consumer)
@@ -191,7 +217,7 @@ class Profiler:
         self._running = False
         try:
             _sampler.remove(self._consumer)
-            if flush and self._stacks.traced is not None:
+            if flush and self._stacks.traced is not None and _recorder.has(self._recording):
                 self._stacks.traced.keep_last()
             _recorder.remove(self._recording)
             if self._exporter is not None:
@@ -227,7 +253,7 @@ class Profiler:
 
     def encode(self, window: "_native.Window", combined: bool) -> "list[Series]":
         _recorder.check()
-        return self._stacks.encode(window, combined)
+        return self._stacks.encode(window, combined, records=_recorder.has(self._recording))
 
 
 def _consumer(config: Config) -> Consumer:
@@ -330,6 +356,7 @@ def is_running() -> bool:
     return _current is not None and _current.running
 
 
+_TRACE_SECONDS = Option("seconds", Number(0, 3600, "seconds"), 10.0, "time of trace_memory()")
 _FLUSH_TIMEOUT = Option("timeout", Number(0, 3600, "seconds"), 10.0, "bound of flush()")
 
 

@@ -31,7 +31,8 @@ void pyprof_stop_tracing_references(void) {
 
 #if PYPROF_KNOWN_LAYOUT && PYPROF_TRACES_IN_RUNTIME && !PYPROF_FREE_THREADED
 
-bool pyprof_traces_can_be_read(void) { return true; }
+/* Their place in the runtime is that of the patch release whose headers these are. */
+bool pyprof_traces_can_be_read(void) { return Py_Version >> 8 == PY_VERSION_HEX >> 8; }
 
 /* Known to tracemalloc's own file only. */
 typedef struct {

@@ -52,16 +52,16 @@ static inline void *hook_reallocate(const PyMemAllocatorEx *next, PyMemAllocator
     if (domain == PYMEM_DOMAIN_RAW && pyprof_own.is_inside) {
         return next->realloc(next->ctx, old, size);
     }
-    pyprof_live_block removed;
-    const bool was_live = old != NULL && pyprof_may_be_live(old) && pyprof_count_end(old, 0, &removed);
+    pyprof_suspended suspended;
+    const bool was_live = old != NULL && pyprof_may_be_live(old) && pyprof_count_suspend(old, &suspended);
     const bool was_inside = pyprof_own.is_inside;
     pyprof_own.is_inside = domain != PYMEM_DOMAIN_RAW;
     void *address = next->realloc(next->ctx, old, size);
     pyprof_own.is_inside = was_inside;
+    if (was_live) {
+        pyprof_count_settle(&suspended, address == NULL);
+    }
     if (address == NULL) {
-        if (was_live) {
-            pyprof_heap_restore(&removed);
-        }
         return NULL;
     }
     if (domain == PYMEM_DOMAIN_RAW) {
@@ -73,7 +73,7 @@ static inline void *hook_reallocate(const PyMemAllocatorEx *next, PyMemAllocator
 
 static inline void hook_free(const PyMemAllocatorEx *next, PyMemAllocatorDomain domain, void *address) {
     if (__builtin_expect(pyprof_may_be_live(address), 0) && address != NULL) {
-        pyprof_count_end(address, 0, NULL);
+        pyprof_count_end(address);
     }
     if (domain == PYMEM_DOMAIN_RAW && pyprof_own.newest_raw == address) {
         pyprof_own.newest_raw = NULL;

@@ -33,7 +33,7 @@ static int set_on_top(int domain) {
 }
 
 /* An allocation that uses up the gap, and whether that was noticed. */
-static bool comes_by(int domain) {
+static bool came_by_once(int domain) {
     static void *(*const allocate_in[PYPROF_HOOK_DOMAINS])(size_t) = {PyMem_RawMalloc, PyMem_Malloc,
                                                                       PyObject_Malloc};
     static void (*const free_in[PYPROF_HOOK_DOMAINS])(void *) = {PyMem_RawFree, PyMem_Free, PyObject_Free};
@@ -47,6 +47,17 @@ static bool comes_by(int domain) {
     pyprof_set_left(gap, left);
     free_in[domain](address);
     return came_by || address == NULL;
+}
+
+/* Interpreters with GILs of their own may use the gap up before. */
+static bool comes_by(int domain) {
+    enum { ATTEMPTS = 3 };
+    for (int i = 0; i < ATTEMPTS; i++) {
+        if (came_by_once(domain)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static bool is_in_chain(int domain) { return set_on_top(domain) != NO_SET || comes_by(domain); }
@@ -111,7 +122,22 @@ void pyprof_allocator_hook_prepare(void) {
     }
 }
 
+/* Whether tracemalloc is still on as it was started here; what traces else is somebody else's. */
+static pyprof_hook_state look_after_tracemalloc(void) {
+    for (int domain = 0; domain < PYPROF_HOOK_DOMAINS; domain++) {
+        if (!is_in_chain(domain)) {
+            pyprof_counting_set_active(false);
+            pyprof_counting_set_traced(false);
+            return PYPROF_HOOK_GIVES_UP;
+        }
+    }
+    return PYPROF_HOOK_SEES;
+}
+
 pyprof_hook_state pyprof_allocator_hook_install(void) {
+    if (pyprof_counting_is_traced()) {
+        return look_after_tracemalloc();
+    }
     bool is_in[PYPROF_HOOK_DOMAINS];
     int count_in = 0;
     for (int domain = 0; domain < PYPROF_HOOK_DOMAINS; domain++) {
@@ -151,8 +177,11 @@ void pyprof_allocator_hook_uninstall(void) {
     }
     if (pyprof_counting_is_traced()) {
         pyprof_counting_set_traced(false);
+        PyObject *type, *value, *traceback; /* of an error that is set, and stays */
+        PyErr_Fetch(&type, &value, &traceback);
         call_tracemalloc("stop", NULL);
         PyErr_Clear();
+        PyErr_Restore(type, value, traceback);
     }
 }
 
@@ -188,7 +217,7 @@ bool pyprof_allocator_hook_install_traced(unsigned int max_frames) {
 }
 
 void pyprof_hook_let_go(uint32_t domain, const void *address) {
-    PyTraceMalloc_Untrack(domain, (uintptr_t)address);
+    PyTraceMalloc_Untrack(pyprof_domain_of(domain), (uintptr_t)address);
 }
 
 #endif

@@ -42,28 +42,46 @@ void pyprof_count_sample(pyprof_gap *gap, pyprof_allocation made) {
     }
     if (is_active() && !pyprof_own_thread_calls()) {
         PyThreadState *thread = pyprof_attached_thread(made.attached);
-        const bool kept = pyprof_heap_sample(gap, made.address, made.size, made.track_domain, thread);
+        const bool kept = pyprof_heap_sample(gap, made.address, made.size, made.domain, thread);
         if (kept && traced && thread != NULL) {
-            PyTraceMalloc_Track(made.track_domain, (uintptr_t)made.address, made.size);
+            PyTraceMalloc_Track(pyprof_domain_of(made.domain), (uintptr_t)made.address, made.size);
         }
     } else {
         pyprof_heap_draw(gap);
     }
 }
 
-bool pyprof_count_end(const void *address, unsigned int track_domain, pyprof_live_block *removed) {
-    const bool was_live = pyprof_heap_remove(address, track_domain, removed);
+unsigned int pyprof_domain_of(uint32_t domain) { return domain == PYPROF_OWN_BLOCKS ? 0 : domain - 1; }
+
+static uint32_t reported(unsigned int domain) { return domain + 1; }
+
+void pyprof_count_end(const void *address) {
+    if (pyprof_heap_remove(address, PYPROF_OWN_BLOCKS) && traced) {
+        PyTraceMalloc_Untrack(0, (uintptr_t)address);
+    }
+}
+
+bool pyprof_count_suspend(const void *address, pyprof_suspended *suspended) {
+    const bool was_live = pyprof_heap_suspend(address, PYPROF_OWN_BLOCKS, suspended);
     if (was_live && traced) {
-        PyTraceMalloc_Untrack(track_domain, (uintptr_t)address);
+        PyTraceMalloc_Untrack(0, (uintptr_t)address);
     }
     return was_live;
 }
 
-/* Domain 0 is the interpreter's own: its functions tell, and a library that hands a block of it on to its own
- * domain must not take it away from us. */
+void pyprof_count_settle(const pyprof_suspended *suspended, bool lives_on) {
+    pyprof_heap_settle(suspended, lives_on);
+    const pyprof_live_block *block = &suspended->block;
+    if (lives_on && traced && pyprof_attached_thread(false) != NULL) {
+        PyTraceMalloc_Track(0, (uintptr_t)block->address, block->size);
+    }
+}
+
+/* A library that hands a block of RAW on to a domain of its own takes it out of the interpreter's, which is
+ * not its end: so only what was reported ends here. */
 static void end_track(unsigned int domain, const void *address) {
-    if (domain != 0 && pyprof_may_be_live(address)) {
-        pyprof_heap_remove(address, domain, NULL);
+    if (pyprof_may_be_live(address)) {
+        pyprof_heap_remove(address, reported(domain));
     }
 }
 
@@ -72,7 +90,7 @@ int pyprof_count_track(unsigned int domain, uintptr_t address, size_t size) {
     const void *block = (const void *)address;
     if (block != pyprof_own.newest_raw && is_active()) {
         end_track(domain, block); /* its size has changed */
-        pyprof_count_in(pyprof_own_gap(), (pyprof_allocation){block, size, domain, false});
+        pyprof_count_in(pyprof_own_gap(), (pyprof_allocation){block, size, reported(domain), false});
     }
     return result;
 }
@@ -80,6 +98,16 @@ int pyprof_count_track(unsigned int domain, uintptr_t address, size_t size) {
 int pyprof_count_untrack(unsigned int domain, uintptr_t address) {
     end_track(domain, (const void *)address);
     return PyTraceMalloc_Untrack(domain, address);
+}
+
+/* Longer ones are drawn once in 10^27 times. */
+enum { LONGEST_GAP = 64 };
+
+void pyprof_counting_look_after_gap(double period) {
+    if ((double)pyprof_left_of(&pyprof_shared_gap) > LONGEST_GAP * period) {
+        pyprof_shared_gap.period = 0;
+        pyprof_set_left(&pyprof_shared_gap, 0);
+    }
 }
 
 #endif

@@ -43,15 +43,24 @@ extern uint32_t pyprof_gap_epoch; /* atomic: changes with the period */
 typedef struct {
     const void *address;
     size_t size;
-    unsigned int track_domain; /* 0: the interpreter's allocators */
-    bool attached;             /* for sure */
+    uint32_t domain; /* PYPROF_OWN_BLOCKS, or that of who reports plus one */
+    bool attached;   /* for sure */
 } pyprof_allocation;
 
 /* The gap is used up by this. */
 void pyprof_count_sample(pyprof_gap *gap, pyprof_allocation made);
 
-/* The end of a block that may be live: whether it was. */
-bool pyprof_count_end(const void *address, unsigned int track_domain, pyprof_live_block *removed);
+/* Live blocks of the interpreter's allocators; those that libraries report have the domain of theirs plus
+ * one. */
+enum { PYPROF_OWN_BLOCKS = 0 };
+
+/* The end of a block that may be live; and of one that may live on after all, as `settle` tells. */
+void pyprof_count_end(const void *address);
+bool pyprof_count_suspend(const void *address, pyprof_suspended *suspended);
+void pyprof_count_settle(const pyprof_suspended *suspended, bool lives_on);
+
+/* What tracemalloc calls the domain of a live block. */
+unsigned int pyprof_domain_of(uint32_t domain);
 
 /* PyTraceMalloc_Track and _Untrack for those who allocate without the interpreter's allocators. */
 int pyprof_count_track(unsigned int domain, uintptr_t address, size_t size);
@@ -65,6 +74,9 @@ bool pyprof_counting_is_traced(void);
 
 /* The gaps that are under way are drawn anew. */
 void pyprof_counting_period_changed(void);
+
+/* Interpreters with GILs of their own may have left a gap that does not end. */
+void pyprof_counting_look_after_gap(double period);
 
 static inline int64_t pyprof_left_of(const pyprof_gap *gap) {
     return __atomic_load_n(&gap->left, __ATOMIC_RELAXED);

@@ -21,8 +21,11 @@ static struct {
     double period, wanted_period;
     void (*let_go)(uint32_t domain, const void *address);
     uint64_t random;
-    uint32_t generation; /* changes with the process */
-    uint64_t peak;       /* which one is the largest so far */
+    uint32_t generation;         /* changes with the process */
+    uint64_t era;                /* changes where what lives is forgotten */
+    pyprof_live_block *left_out; /* by the last thinning, and not let go of yet */
+    uint32_t left_out_count;
+    uint64_t peak; /* which one is the largest so far */
     pyprof_sites sites;
     pyprof_live_set live;
     double inuse_bytes, peak_bytes;
@@ -112,7 +115,7 @@ static void end_use(const pyprof_live_block *block) {
 /* As if all had been sampled with the period of now. Those that are left out, for which there is room in
  * `left_out`, are removed afterwards: a set that is walked must not change. Until then all are counted, and
  * the others with their new weight already: nothing that could be a peak. */
-static void thin_out(const void **left_out) {
+static uint32_t thin_out(pyprof_live_block *left_out) {
     uint32_t count = 0;
     for (uint32_t i = 0; i < heap.live.capacity; i++) {
         pyprof_live_block *block = &heap.live.blocks[i];
@@ -124,7 +127,7 @@ static void thin_out(const void **left_out) {
             continue;
         }
         if (pyprof_next_uniform(&heap.random) * weight > block->weight) {
-            left_out[count++] = block->address;
+            left_out[count++] = *block;
             continue;
         }
         pyprof_live_block heavier = *block;
@@ -135,23 +138,36 @@ static void thin_out(const void **left_out) {
     }
     for (uint32_t i = 0; i < count; i++) {
         pyprof_live_block removed;
-        if (pyprof_live_set_remove(&heap.live, left_out[i], &removed)) {
+        if (pyprof_live_set_remove(&heap.live, left_out[i].address, &removed)) {
             end_use(&removed);
-            if (heap.let_go != NULL) {
-                heap.let_go(removed.domain, removed.address);
-            }
         }
     }
+    return count;
 }
 
 static void make_room(void) {
-    const void **left_out = malloc(heap.live.count * sizeof(*left_out));
+    pyprof_live_block *left_out = heap.left_out != NULL ? NULL : malloc(heap.live.count * sizeof(*left_out));
     if (left_out == NULL) {
         return; /* the next sample tries again */
     }
+    uint32_t count = 0;
     while (heap.live.count > MOST_LIVE / 2 && heap.period < (double)(INT64_MAX / 4)) {
         heap.period *= 2;
-        thin_out(left_out);
+        count += thin_out(left_out + count);
+    }
+    heap.left_out = left_out;
+    heap.left_out_count = count;
+}
+
+/* Unlocks, and lets go of what was left out: that may wait for who waits for the lock. */
+static void unlock_and_let_go(void) {
+    pyprof_live_block *left_out = heap.left_out;
+    const uint32_t count = heap.left_out_count;
+    void (*let_go)(uint32_t, const void *) = heap.let_go;
+    heap.left_out = NULL;
+    unlock();
+    for (uint32_t i = 0; left_out != NULL && let_go != NULL && i < count; i++) {
+        let_go(left_out[i].domain, left_out[i].address);
     }
     free(left_out);
 }
@@ -207,34 +223,50 @@ bool pyprof_heap_sample(pyprof_gap *gap, const void *address, size_t size, uint3
         kept = keep(&block);
     }
     draw(gap);
-    unlock();
+    unlock_and_let_go();
     return kept;
 }
 
-bool pyprof_heap_remove(const void *address, uint32_t domain, pyprof_live_block *removed) {
+static bool remove_live(const void *address, uint32_t domain, pyprof_live_block *block) {
+    if (!pyprof_live_set_remove(&heap.live, address, block)) {
+        return false;
+    }
+    if (block->domain != domain) { /* another one of the same number; the room that it had is still there */
+        pyprof_live_set_insert(&heap.live, block);
+        return false;
+    }
+    end_use(block);
+    return true;
+}
+
+bool pyprof_heap_remove(const void *address, uint32_t domain) {
     pyprof_live_block block;
     lock();
-    bool found = pyprof_live_set_remove(&heap.live, address, &block);
-    if (found && block.domain != domain) {
-        found = false; /* another one of the same number; the room that it had is still there */
-        pyprof_live_set_insert(&heap.live, &block);
-    }
+    const bool found = remove_live(address, domain, &block);
+    unlock();
+    return found;
+}
+
+bool pyprof_heap_suspend(const void *address, uint32_t domain, pyprof_suspended *suspended) {
+    lock();
+    const bool found = remove_live(address, domain, &suspended->block);
     if (found) {
-        end_use(&block);
-        if (removed != NULL) {
-            *removed = block;
-        }
+        suspended->block.site->live++; /* it is not idle */
+        suspended->era = heap.era;
     }
     unlock();
     return found;
 }
 
-void pyprof_heap_restore(const pyprof_live_block *removed) {
+void pyprof_heap_settle(const pyprof_suspended *suspended, bool lives_on) {
     lock();
-    if (heap.open) {
-        keep(removed);
+    if (heap.open && suspended->era == heap.era) {
+        suspended->block.site->live--;
+        if (lives_on) {
+            keep(&suspended->block);
+        }
     }
-    unlock();
+    unlock_and_let_go();
 }
 
 /* -- life -- */
@@ -266,6 +298,7 @@ static void forget_live(void) {
     }
     heap.inuse_bytes = 0;
     heap.next_growth = heap.growth;
+    heap.era++;
     pyprof_live_set_free(&heap.live);
 }
 
@@ -297,6 +330,7 @@ void pyprof_heap_close(void) {
     lock();
     if (heap.open) {
         heap.open = false;
+        heap.era++;
         pyprof_live_set_free(&heap.live);
         pyprof_sites_close(&heap.sites);
         heap.inuse_bytes = 0;
@@ -453,10 +487,11 @@ void pyprof_heap_report(pyprof_window *window, pyprof_heap_view view) {
     }
     pthread_mutex_lock(&heap.reporting);
     lock();
-    pyprof_window_get_info(window)->memory_period = heap.open ? (int64_t)heap.period : 0;
+    const bool has_stacks = heap.open && heap.let_go == NULL;
+    pyprof_window_get_info(window)->memory_period = has_stacks ? (int64_t)heap.period : 0;
     unlock();
     uint32_t next = 0;
-    for (size_t count; (count = report_some(&next, view, reports)) > 0;) {
+    for (size_t count; has_stacks && (count = report_some(&next, view, reports)) > 0;) {
         for (size_t i = 0; i < count; i++) {
             add_report(window, &reports[i]);
         }

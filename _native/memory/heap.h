@@ -32,8 +32,8 @@ typedef struct {
     double period; /* bytes, at least 1 */
     uint32_t max_frames;
     size_t max_bytes; /* of sites and their symbols; the live set has its own bound */
-    /* Not NULL: stacks are kept elsewhere, by address, and none is looked at; called, with the lock held,
-     * with what lives but is kept no more. */
+    /* Not NULL: stacks are kept elsewhere, by address, none is looked at, and there is nothing to report;
+     * called with what lives but is kept no more. */
     void (*let_go)(uint32_t domain, const void *address);
 } pyprof_heap_options;
 
@@ -55,9 +55,16 @@ bool pyprof_heap_sample(pyprof_gap *gap, const void *address, size_t size, uint3
 /* Draws the first gap. */
 void pyprof_heap_draw(pyprof_gap *gap);
 
-/* The end of a block that may be live; `removed`, if not NULL, is what `restore` takes it back with. */
-bool pyprof_heap_remove(const void *address, uint32_t domain, pyprof_live_block *removed);
-void pyprof_heap_restore(const pyprof_live_block *removed);
+/* The end of a block that may be live. */
+bool pyprof_heap_remove(const void *address, uint32_t domain);
+
+/* The same for one that may live on after all: `settle` tells. In between its site stays. */
+typedef struct {
+    pyprof_live_block block;
+    uint64_t era; /* of sites: another one has others */
+} pyprof_suspended;
+bool pyprof_heap_suspend(const void *address, uint32_t domain, pyprof_suspended *suspended);
+void pyprof_heap_settle(const pyprof_suspended *suspended, bool lives_on);
 
 typedef enum {
     PYPROF_HEAP_WINDOW, /* allocated since the last of these reports, in use now */

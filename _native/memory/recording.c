@@ -43,10 +43,14 @@ bool pyprof_recording_start(const pyprof_heap_options *options, bool traced) {
     return true;
 }
 
+/* An error that is set stays. */
 void pyprof_recording_stop(void) {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
     pyprof_track_hook_uninstall();
     pyprof_allocator_hook_uninstall();
     pyprof_heap_close();
+    PyErr_Restore(type, value, traceback);
 }
 
 void pyprof_recording_set_period(double period) {
@@ -63,6 +67,9 @@ bool pyprof_recording_check(void) {
     if (state != PYPROF_HOOK_SEES) {
         pyprof_heap_forget();
     }
+    pyprof_heap_stats stats;
+    pyprof_heap_get_stats(&stats);
+    pyprof_counting_look_after_gap(stats.period);
     return state != PYPROF_HOOK_GIVES_UP;
 }
 

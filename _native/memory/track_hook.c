@@ -95,15 +95,16 @@ static void write_slot(const library *lib, void **slot, void *value) {
     }
 }
 
-static void exchange_slots(const library *lib, uint32_t symbol, void *value) {
+/* `ours` comes in, or the original back where ours is. */
+static void exchange_slots(const library *lib, uint32_t symbol, void *original, void *ours, bool install) {
     for (int table = 0; table < 2; table++) {
         const size_t count = lib->tables[table] == NULL ? 0 : lib->sizes[table] / sizeof(ElfW(Rela));
         for (size_t i = 0; i < count; i++) {
             const ElfW(Rela) *entry = &lib->tables[table][i];
             if (ELF64_R_SYM(entry->r_info) == symbol && IS_FUNCTION_SLOT(ELF64_R_TYPE(entry->r_info))) {
                 void **slot = (void **)(lib->base + entry->r_offset);
-                if (*slot != value) {
-                    write_slot(lib, slot, value);
+                if ((*slot == ours) != install) {
+                    write_slot(lib, slot, install ? ours : original);
                 }
             }
         }
@@ -115,7 +116,7 @@ static void exchange_in(const library *lib, bool install) {
         const char *name = lib->strings + lib->symbols[symbol].st_name;
         for (int i = 0; i < FUNCTIONS; i++) {
             if (strcmp(name, functions[i].name) == 0) {
-                exchange_slots(lib, symbol, install ? functions[i].ours : functions[i].original);
+                exchange_slots(lib, symbol, functions[i].original, functions[i].ours, install);
             }
         }
     }
@@ -150,7 +151,8 @@ static int visit(struct dl_phdr_info *info, size_t Py_UNUSED(size), void *argume
             dynamic = (const ElfW(Dyn) *)start;
         } else if (header->p_type == PT_GNU_RELRO) {
             lib.relro = start;
-            lib.relro_end = start + header->p_memsz;
+            /* As the dynamic linker does it: what shares the last page stays writable. */
+            lib.relro_end = (start + header->p_memsz) & ~((uintptr_t)sysconf(_SC_PAGESIZE) - 1);
         } else if (header->p_type == PT_LOAD) {
             is_ours |= (uintptr_t)functions >= start && (uintptr_t)functions < start + header->p_memsz;
         }

@@ -1,9 +1,7 @@
 """Memory: which code allocates, and which holds what was allocated."""
 
-import os
 import sys
 import time
-from typing import TYPE_CHECKING
 
 from pyprof import _native, log
 from pyprof.locks import Lock
@@ -16,16 +14,10 @@ MAX_BYTES = 16 * 1024 * 1024
 _LIMITS_LAST = 60.0
 """Seconds after which limits of memory are read again."""
 
-_HERE = os.path.dirname(__file__)
-
 ALLOC_SPACE = ("alloc_space", "bytes", _native.ALLOC_SPACE)
 INUSE_SPACE = ("inuse_space", "bytes", _native.INUSE_SPACE)
 INUSE_TYPES = [("inuse_objects", "count", _native.INUSE_OBJECTS), INUSE_SPACE]
 TYPES = [("alloc_objects", "count", _native.ALLOC_OBJECTS), ALLOC_SPACE, *INUSE_TYPES]
-
-
-if TYPE_CHECKING:
-    from .traced import InUse
 
 
 class Recording:
@@ -53,6 +45,8 @@ class Recorder:
     def __init__(self) -> None:
         self._lock = Lock()
         self._recordings: list[Recording] = []
+        self.is_traced = False
+        """Whether somebody waits for what tracemalloc traces."""
         self._limits = (0, 0)
         self._limits_read = -_LIMITS_LAST
 
@@ -99,45 +93,38 @@ class Recorder:
             if self._recordings[0].engine == "tracemalloc" and not is_tracing():
                 self._end("tracemalloc was stopped by the application")
             elif not _native.check_memory():
-                self._end("other tools have cut the hook out of the allocators again and again")
+                self._end("others have cut the hook out of the allocators, or begun to trace themselves")
             self._apply()
 
-    def trace(self, seconds: float, max_frames: int) -> "list[InUse]":
-        """What is allocated in that time and in use at its end, by tracemalloc, which is on for it."""
-        from .traced import MOST_ON_DEMAND, Traced
+    def has(self, recording: Recording) -> bool:
+        """Whether it is recorded."""
+        return recording in self._recordings
 
-        traced = Traced()
-        before: list[InUse] = []
-        with self._lock:
-            started = self._begin_trace(max_frames)
-            if not started:
-                before = traced.exact(MOST_ON_DEMAND)
-        time.sleep(seconds)
-        with self._lock:
-            after = traced.exact(MOST_ON_DEMAND)
-            if started:
-                self._end_trace()
-        known = [*after, *((-blocks, -size, frames) for blocks, size, frames in before)]
-        return [one for one in known if not one[2][0][0].startswith(_HERE)]  # but for what this takes itself
-
-    def _begin_trace(self, max_frames: int) -> bool:
-        """Whether tracemalloc is on for us only: it was off, or had samples only."""
+    def begin_trace(self, max_frames: int) -> bool:
+        """Have tracemalloc trace everything; whether it did not before. The end: `end_trace`."""
         import tracemalloc
 
-        is_sampled = any(one.engine == "tracemalloc" for one in self._recordings) and _is_hooked()
-        if is_sampled:
-            _native.stop_memory()
-        elif tracemalloc.is_tracing():
-            return False
-        tracemalloc.start(max_frames)
-        return True
+        with self._lock:
+            self.is_traced = True
+            is_sampled = bool(self._recordings) and self._recordings[0].engine == "tracemalloc"
+            if is_sampled and _is_hooked():
+                _native.stop_memory()
+            elif is_tracing():
+                return False
+            tracemalloc.start(max_frames)
+            return True
 
-    def _end_trace(self) -> None:
+    def end_trace(self, began: bool) -> None:
+        """began: what `begin_trace` said."""
         import tracemalloc
 
-        tracemalloc.stop()
-        if self._recordings and self._recordings[0].engine == "tracemalloc":
-            self._start_hook(self._recordings[0])
+        with self._lock:
+            self.is_traced = False
+            if not began:
+                return
+            tracemalloc.stop()
+            if self._recordings and self._recordings[0].engine == "tracemalloc":
+                self._start_hook(self._recordings[0])
 
     def _end(self, reason: str) -> None:
         self._recordings.clear()
@@ -167,9 +154,10 @@ def _is_hooked() -> bool:
 
 
 def is_tracing() -> bool:
-    """Whether tracemalloc is on. That of an application which has not imported it is not."""
-    tracemalloc = sys.modules.get("tracemalloc") or sys.modules.get("_tracemalloc")
-    return tracemalloc is not None and bool(tracemalloc.is_tracing())
+    """Whether tracemalloc is on; the environment turns it on without an import."""
+    import _tracemalloc
+
+    return bool(_tracemalloc.is_tracing())
 
 
 def limits() -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -50,20 +51,37 @@ def traced_kind() -> _Kind:
 class Stacks:
     """Turns windows of the timer thread into profiles."""
 
-    def __init__(self, config: "Config", role: str) -> None:
+    def __init__(self, config: "Config", role: str, engine: str | None = None) -> None:
+        """engine: of memory, if it is not the configured one."""
         self._config = config
         self._role = role
         self._files = SourceFiles()
-        self.shows_memory = config.memory != "off"
-        """Whether what windows have of memory is wanted."""
-        self.traced = Traced() if config.memory == "tracemalloc" else None
+        self._memory_ended_ns: int | None = None
+        self.traced: Traced | None = None
         """What knows the stacks that hold memory, where windows do not."""
+        self.begin_memory(config.memory if engine is None else engine)
 
-    def encode(self, window: "_native.Window", combined: bool) -> "list[Series]":
-        """The profiles of one window: one a kind for servers, or a single one with all types side by side."""
+    def begin_memory(self, engine: str) -> None:
+        """From now on windows show what they have of memory, or what tracemalloc has; `off`: they do not."""
+        self.traced = Traced() if engine == "tracemalloc" else None
+        self._memory_ended_ns = 0 if engine == "off" else None
+
+    def end_memory(self) -> None:
+        """Windows that begin after this do not show memory."""
+        self._memory_ended_ns = time.time_ns()
+
+    def _shows_memory(self, window: "_native.Window") -> bool:
+        return self._memory_ended_ns is None or window.start_ns < self._memory_ended_ns
+
+    def encode(self, window: "_native.Window", combined: bool, records: bool = True) -> "list[Series]":
+        """The profiles of one window: one a kind for servers, or a single one with all types side by side.
+
+        records: whether tracemalloc is still to be asked, if it is at all.
+        """
         series = self._encode(window, *self._kinds(window, combined))
-        if self.traced is not None and self.shows_memory:
-            in_use = self.traced.window(window.start_ns, window.duration_ns)
+        traced = self.traced if self._shows_memory(window) else None
+        if traced is not None and (records or traced.is_kept):
+            in_use = traced.window(window.start_ns, window.duration_ns)
             series += self._encode(in_use, traced_kind(), is_short=window.memory_is_short)
         return series
 
@@ -114,7 +132,7 @@ class Stacks:
             # One count for CPU and wall time: that of ticks.
             types = [_TICKS, *(one for kind in kinds for one in kind.types[1:])]
             kinds = [_Kind("profile", types, types[1], period)]
-        if self.shows_memory and self.traced is None and window.memory_period:
+        if window.memory_period and self._shows_memory(window):
             if combined and kinds:
                 kinds[0].types += memory.TYPES
             else:

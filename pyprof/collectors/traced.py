@@ -1,5 +1,6 @@
 """What tracemalloc knows: which code holds memory, by file and line."""
 
+import os
 from collections.abc import Iterable
 
 from pyprof import _native, log
@@ -10,6 +11,7 @@ _Frames = tuple[tuple[str, int], ...]  # file name and line, leaf first
 InUse = tuple[float, float, _Frames]
 """Blocks, bytes, and the stack that holds them."""
 
+_HERE = os.path.dirname(__file__)
 _MOST_STACKS = 16_384
 _WINDOW_BYTES = 64 * 1024 * 1024
 _MOST_TABLE_BYTES = 32 * 1024 * 1024
@@ -31,6 +33,15 @@ class Traced:
         """What is in use now."""
         in_use = self._read() if self._in_use is None else self._in_use
         return self.window_of(in_use, start_ns, duration_ns)
+
+    def difference(self, before: Iterable[InUse]) -> list[InUse]:
+        """What is in use now, less what was; without what this takes itself."""
+        known = [*self.exact(MOST_ON_DEMAND), *((-blocks, -size, frames) for blocks, size, frames in before)]
+        return [one for one in known if not (one[2] and one[2][0][0].startswith(_HERE))]
+
+    @property
+    def is_kept(self) -> bool:
+        return self._in_use is not None
 
     def keep_last(self) -> None:
         """Before it ends: what is in use now is what the windows after this show."""

@@ -53,6 +53,12 @@ def share_of(profile: pprof.Profile, name: str) -> tuple[float, int]:
     return rows[name].flat / profile.total("inuse_space"), rows[name].flat
 
 
+RLIMIT_AS = pytest.mark.skipif(
+    "t" in sys.abiflags, reason="free-threaded builds reserve more address space than they use"
+)
+
+
+@RLIMIT_AS
 @pytest.mark.parametrize("pause", [0.001, 0])
 def test_a_process_under_rlimit_as(pause: float, run_python: Run, tmp_path: Path) -> None:
     """It grows by some 500 MB a second, or without a pause by thousands, and is killed at its limit."""
@@ -122,6 +128,7 @@ def new_group(limit: int) -> Path | None:
     return None
 
 
+@RLIMIT_AS
 def test_what_is_pushed_is_labelled(run_python: Run, sink: Callable[..., Sink]) -> None:
     """At once, whatever the interval is; on the series of memory alone."""
     server = sink()
@@ -144,6 +151,7 @@ pyprof.stop()
     assert not any(name != "memory" and trigger for name, trigger in triggers)
 
 
+@RLIMIT_AS
 def test_once_until_there_is_room_again(run_python: Run, tmp_path: Path) -> None:
     program = """
 resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
