@@ -1,4 +1,8 @@
-"""Engine `tracemalloc`: exact where the application has it on, sampled where pyprof has, and on demand."""
+"""Engine `tracemalloc`: exact where the application has it on, sampled where pyprof has, and on demand.
+
+Seen to fail, as it was once: what the environment has turned on taken for off; a hook put on what the
+application has begun anew; on demand, no end where an exception comes.
+"""
 
 import sys
 from typing import Any
@@ -163,6 +167,76 @@ pyprof.stop()
     )
     assert result.stderr.count("\n") == 1
     assert "tracemalloc was stopped by the application" in result.stderr
+
+
+def test_what_the_environment_turned_on_is_the_applications(run: Run) -> None:
+    """Nobody has imported the module then."""
+    run(
+        """
+kept = blocks(100, 100_000)
+profiler = pyprof.start(exporter="none", memory="tracemalloc")
+assert held(profiler.heap())["__main__.blocks"] >= 10_000_000
+pyprof.stop()
+assert tracemalloc.is_tracing()
+assert tracemalloc.get_traced_memory()[0] >= 10_000_000
+""",
+        "-X",
+        "tracemalloc=5",
+    )
+
+
+def test_the_application_begins_anew(run_python: Run) -> None:
+    """What traces then is the application's, and loses nothing."""
+    result = run_python(
+        """
+import tracemalloc, pyprof
+from pyprof.profiler import _recorder
+pyprof.start(exporter="none", memory="tracemalloc", memory_period=1000)
+tracemalloc.stop()
+tracemalloc.start(1)
+kept = [bytes(1000) for _ in range(100_000)]
+_recorder.check()
+more = [bytes(1000) for _ in range(100_000)]
+del more
+assert tracemalloc.get_traced_memory()[0] >= 100_000_000
+pyprof.stop()
+assert tracemalloc.is_tracing()
+""",
+        timeout=60,
+        check=True,
+    )
+    assert "begun to trace themselves" in result.stderr
+
+
+def test_on_demand_it_ends_whatever_happens(run: Run) -> None:
+    run("""
+import signal, threading
+profiler = pyprof.start(exporter="none", memory="off")
+class Enough(Exception):
+    pass
+def handler(*_):
+    raise Enough
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.3)
+try:
+    profiler.trace_memory(60)
+except Enough:
+    pass
+assert not tracemalloc.is_tracing()
+first = threading.Thread(target=profiler.trace_memory, args=(1,))
+first.start()
+while not tracemalloc.is_tracing():
+    pass
+try:
+    profiler.trace_memory(0)
+except RuntimeError as error:
+    assert "another call" in str(error)
+else:
+    raise AssertionError
+first.join()
+assert not tracemalloc.is_tracing()
+pyprof.stop()
+""")
 
 
 def test_windows_have_it_too(run_python: Run, tmp_path: Any) -> None:
