@@ -19,7 +19,15 @@
 /* Exported, but declared in an internal header, or none. */
 PyAPI_FUNC(PyObject *) _PyTraceMalloc_GetTraceback(unsigned int domain, uintptr_t ptr);
 
-PyObject *pyprof_traceback_of(unsigned int domain, const void *address) {
+/* From 3.14 on tracemalloc makes objects while it holds the lock of its tables: who reports an allocation of
+ * those to it waits for himself. */
+const char *pyprof_tracking_obstacle(void) {
+    return PYPROF_TRACES_HAVE_MUTEX && !pyprof_traces_can_be_read()
+               ? "tracemalloc of this release of CPython is not known to this build of pyprof"
+               : NULL;
+}
+
+static PyObject *ask_for_traceback(unsigned int domain, const void *address) {
     return _PyTraceMalloc_GetTraceback(domain, (uintptr_t)address);
 }
 
@@ -103,6 +111,14 @@ static int add_domain(_Py_hashtable_t *Py_UNUSED(table), const void *Py_UNUSED(d
     return _Py_hashtable_foreach((_Py_hashtable_t *)traces, add_trace, argument);
 }
 
+bool pyprof_may_track(void) {
+#if PYPROF_TRACES_HAVE_MUTEX
+    return !PyMutex_IsLocked(&_PyRuntime.tracemalloc.tables_lock);
+#else
+    return true;
+#endif
+}
+
 static void lock_tables(void) {
 #if PYPROF_TRACES_HAVE_MUTEX
     PyMutex_Lock(&_PyRuntime.tracemalloc.tables_lock);
@@ -161,8 +177,7 @@ static PyObject *frame_object(const struct tracemalloc_frame *frame) {
     return object;
 }
 
-static PyObject *total_object(const total *entry) {
-    const struct tracemalloc_traceback *traceback = entry->traceback;
+static PyObject *frames_object(const struct tracemalloc_traceback *traceback) {
     PyObject *frames = PyTuple_New(traceback->nframe);
     for (Py_ssize_t i = 0; frames != NULL && i < traceback->nframe; i++) {
         PyObject *frame = frame_object(&traceback->frames[i]);
@@ -172,8 +187,36 @@ static PyObject *total_object(const total *entry) {
             PyTuple_SET_ITEM(frames, i, frame);
         }
     }
+    return frames;
+}
+
+static PyObject *total_object(const total *entry) {
+    PyObject *frames = frames_object(entry->traceback);
     return frames == NULL ? NULL
                           : Py_BuildValue("nnN", (Py_ssize_t)entry->blocks, (Py_ssize_t)entry->bytes, frames);
+}
+
+/* CPython's own makes objects while it holds the lock (3.14), which the hook would have traced. */
+PyObject *pyprof_traceback_of(unsigned int domain, const void *address) {
+    if (!pyprof_traces_can_be_read()) {
+        return ask_for_traceback(domain, address);
+    }
+    struct tracemalloc_traceback *traceback = NULL;
+    if (_PyRuntime.tracemalloc.config.tracing) {
+        lock_tables();
+        _Py_hashtable_t *table =
+            domain == 0 ? _PyRuntime.tracemalloc.traces
+                        : _Py_hashtable_get(_PyRuntime.tracemalloc.domains, (void *)(uintptr_t)domain);
+        const trace *one = table == NULL ? NULL : _Py_hashtable_get(table, address);
+        traceback = one == NULL ? NULL : copy_of(one->traceback);
+        unlock_tables();
+    }
+    if (traceback == NULL) {
+        Py_RETURN_NONE;
+    }
+    PyObject *frames = frames_object(traceback);
+    free_copy(traceback);
+    return frames;
 }
 
 /* Only those that are there, and copies of their tracebacks. With the GIL, under which alone tracemalloc
@@ -217,7 +260,13 @@ PyObject *pyprof_traces_read(void) {
 
 #else
 
+PyObject *pyprof_traceback_of(unsigned int domain, const void *address) {
+    return ask_for_traceback(domain, address);
+}
+
 bool pyprof_traces_can_be_read(void) { return false; }
+
+bool pyprof_may_track(void) { return true; }
 
 PyObject *pyprof_traces_read(void) { return PyList_New(0); }
 

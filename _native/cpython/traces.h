@@ -19,6 +19,11 @@ PyObject *pyprof_traces_read(void);
 /* tracemalloc has started: have it not be asked at every new object whether it knows the block (3.13). */
 void pyprof_stop_tracing_references(void);
 
+/* NULL, or why nothing may be reported to tracemalloc here; and whether that may be done now: not while
+ * somebody holds its tables, who may be the calling thread. */
+const char *pyprof_tracking_obstacle(void);
+bool pyprof_may_track(void);
+
 /* The traceback of one block, as above; Py_None where it is not traced. A new reference; NULL with an error
  * set. */
 PyObject *pyprof_traceback_of(unsigned int domain, const void *address);

@@ -216,8 +216,4 @@ bool pyprof_allocator_hook_install_traced(unsigned int max_frames) {
     return true;
 }
 
-void pyprof_hook_let_go(uint32_t domain, const void *address) {
-    PyTraceMalloc_Untrack(pyprof_domain_of(domain), (uintptr_t)address);
-}
-
 #endif

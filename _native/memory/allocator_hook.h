@@ -38,6 +38,5 @@ void pyprof_allocator_hook_uninstall(void);
 /* The same above tracemalloc, which has to be off and is started, for so many frames: what is sampled is
  * reported to it, everything else goes past it. False with an error set. `uninstall` stops it again. */
 bool pyprof_allocator_hook_install_traced(unsigned int max_frames);
-void pyprof_hook_let_go(uint32_t domain, const void *address); /* as the heap's option wants it */
 
 #endif

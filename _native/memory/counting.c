@@ -5,6 +5,7 @@
 #include "memory/counting.h"
 
 #include "cpython/interpreter.h"
+#include "cpython/traces.h"
 #include "sampling/own_threads.h"
 
 _Thread_local pyprof_counting pyprof_own;
@@ -43,7 +44,7 @@ void pyprof_count_sample(pyprof_gap *gap, pyprof_allocation made) {
     if (is_active() && !pyprof_own_thread_calls()) {
         PyThreadState *thread = pyprof_attached_thread(made.attached);
         const bool kept = pyprof_heap_sample(gap, made.address, made.size, made.domain, thread);
-        if (kept && traced && thread != NULL) {
+        if (kept && traced && thread != NULL && pyprof_may_track()) {
             PyTraceMalloc_Track(pyprof_domain_of(made.domain), (uintptr_t)made.address, made.size);
         }
     } else {
@@ -55,16 +56,23 @@ unsigned int pyprof_domain_of(uint32_t domain) { return domain == PYPROF_OWN_BLO
 
 static uint32_t reported(unsigned int domain) { return domain + 1; }
 
+/* A trace that stays is shown nowhere, and goes with the next one of its address. */
+void pyprof_untrack(uint32_t domain, const void *address) {
+    if (pyprof_may_track()) {
+        PyTraceMalloc_Untrack(pyprof_domain_of(domain), (uintptr_t)address);
+    }
+}
+
 void pyprof_count_end(const void *address) {
     if (pyprof_heap_remove(address, PYPROF_OWN_BLOCKS) && traced) {
-        PyTraceMalloc_Untrack(0, (uintptr_t)address);
+        pyprof_untrack(PYPROF_OWN_BLOCKS, address);
     }
 }
 
 bool pyprof_count_suspend(const void *address, pyprof_suspended *suspended) {
     const bool was_live = pyprof_heap_suspend(address, PYPROF_OWN_BLOCKS, suspended);
     if (was_live && traced) {
-        PyTraceMalloc_Untrack(0, (uintptr_t)address);
+        pyprof_untrack(PYPROF_OWN_BLOCKS, address);
     }
     return was_live;
 }
@@ -72,7 +80,7 @@ bool pyprof_count_suspend(const void *address, pyprof_suspended *suspended) {
 void pyprof_count_settle(const pyprof_suspended *suspended, bool lives_on) {
     pyprof_heap_settle(suspended, lives_on);
     const pyprof_live_block *block = &suspended->block;
-    if (lives_on && traced && pyprof_attached_thread(false) != NULL) {
+    if (lives_on && traced && pyprof_attached_thread(false) != NULL && pyprof_may_track()) {
         PyTraceMalloc_Track(0, (uintptr_t)block->address, block->size);
     }
 }

@@ -59,6 +59,9 @@ void pyprof_count_end(const void *address);
 bool pyprof_count_suspend(const void *address, pyprof_suspended *suspended);
 void pyprof_count_settle(const pyprof_suspended *suspended, bool lives_on);
 
+/* Takes a live block's trace from tracemalloc. */
+void pyprof_untrack(uint32_t domain, const void *address);
+
 /* What tracemalloc calls the domain of a live block. */
 unsigned int pyprof_domain_of(uint32_t domain);
 

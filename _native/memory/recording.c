@@ -3,6 +3,7 @@
 #include "memory/recording.h"
 
 #include "cpython/interpreter.h"
+#include "cpython/traces.h"
 #include "memory/allocator_hook.h"
 #include "memory/counting.h"
 #include "memory/track_hook.h"
@@ -26,12 +27,12 @@ bool pyprof_recording_start(const pyprof_heap_options *options, bool traced) {
     if (pyprof_heap_is_open()) {
         return true;
     }
-    const char *obstacle = traced ? NULL : pyprof_walk_positions_obstacle();
+    const char *obstacle = traced ? pyprof_tracking_obstacle() : pyprof_walk_positions_obstacle();
     if (obstacle != NULL) {
         return refuse(obstacle);
     }
     pyprof_heap_options wanted = *options;
-    wanted.let_go = traced ? pyprof_hook_let_go : NULL;
+    wanted.let_go = traced ? pyprof_untrack : NULL;
     if (!pyprof_heap_open(&wanted)) {
         PyErr_NoMemory();
         return false;

@@ -208,6 +208,20 @@ assert tracemalloc.is_tracing()
     assert "begun to trace themselves" in result.stderr
 
 
+def test_the_application_asks_tracemalloc_meanwhile(run: Run) -> None:
+    """From 3.14 on that makes objects while it holds the lock which reporting one of them takes: seen to hang."""
+    run("""
+profiler = pyprof.start(exporter="none", memory="tracemalloc", memory_period=16)
+kept = blocks(2000, 100)
+for block in kept * 3:
+    tracemalloc.get_object_traceback(block)
+for _ in range(3):
+    assert len(tracemalloc.take_snapshot().traces) > 1000
+assert held(profiler.heap())["__main__.blocks"] > 100_000
+pyprof.stop()
+""")
+
+
 def test_on_demand_it_ends_whatever_happens(run: Run) -> None:
     run("""
 import signal, threading
