@@ -114,17 +114,16 @@ class Profiler:
         traced = Traced()
         if _is_interrupted():
             raise RuntimeError(f"trace_memory() {_INTERRUPTED}")
-        with _lock:
-            if _recorder.is_traced:
-                raise RuntimeError("trace_memory(): another call is under way")
-            began = _recorder.begin_trace(self.config.max_frames)
+        owner = object()
         try:
+            with _lock:
+                began = _recorder.begin_trace(owner, self.config.max_frames)
             before = [] if began else traced.exact(MOST_ON_DEMAND)
             time.sleep(seconds)
             in_use = traced.difference(before)
         finally:
             with _lock:
-                _recorder.end_trace(began)
+                _recorder.end_trace(owner)
         stacks = Stacks(self.config, "main")
         stacks.traced = traced
         return Heap(stacks, traced.window_of(in_use), memory.INUSE_SPACE)

@@ -45,8 +45,8 @@ class Recorder:
     def __init__(self) -> None:
         self._lock = Lock()
         self._recordings: list[Recording] = []
-        self.is_traced = False
-        """Whether somebody waits for what tracemalloc traces."""
+        self._tracer: object | None = None  # who waits for what tracemalloc traces
+        self._tracer_began = False  # and has turned it on
         self._limits = (0, 0)
         self._limits_read = -_LIMITS_LAST
 
@@ -100,31 +100,37 @@ class Recorder:
         """Whether it is recorded."""
         return recording in self._recordings
 
-    def begin_trace(self, max_frames: int) -> bool:
-        """Have tracemalloc trace everything; whether it did not before. The end: `end_trace`."""
+    def begin_trace(self, owner: object, max_frames: int) -> bool:
+        """Have tracemalloc trace everything; whether it did not before. RuntimeError while others do.
+
+        The end is `end_trace`, also where this is interrupted by an exception.
+        """
         import tracemalloc
 
         with self._lock:
-            self.is_traced = True
+            if self._tracer is not None:
+                raise RuntimeError("trace_memory(): another call is under way")
             is_sampled = bool(self._recordings) and self._recordings[0].engine == "tracemalloc"
-            if is_sampled and _is_hooked():
-                _native.stop_memory()
-            elif is_tracing():
-                return False
-            tracemalloc.start(max_frames)
-            return True
+            is_ours = (is_sampled and _is_hooked()) or not is_tracing()
+            self._tracer, self._tracer_began = owner, is_ours
+            if is_ours:
+                if is_sampled:
+                    _native.stop_memory()
+                tracemalloc.start(max_frames)
+            return is_ours
 
-    def end_trace(self, began: bool) -> None:
-        """began: what `begin_trace` said."""
+    def end_trace(self, owner: object) -> None:
+        """The end of `begin_trace`, if that was this owner's."""
         import tracemalloc
 
         with self._lock:
-            self.is_traced = False
-            if not began:
+            if self._tracer is not owner:
                 return
-            tracemalloc.stop()
-            if self._recordings and self._recordings[0].engine == "tracemalloc":
-                self._start_hook(self._recordings[0])
+            self._tracer = None
+            if self._tracer_began:
+                tracemalloc.stop()
+                if self._recordings and self._recordings[0].engine == "tracemalloc":
+                    self._start_hook(self._recordings[0])
 
     def _end(self, reason: str) -> None:
         self._recordings.clear()

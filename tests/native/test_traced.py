@@ -209,7 +209,7 @@ assert tracemalloc.is_tracing()
 
 
 def test_the_application_asks_tracemalloc_meanwhile(run: Run) -> None:
-    """From 3.14 on that makes objects while it holds the lock which reporting one of them takes: seen to hang."""
+    """From 3.14 on it makes objects while it holds the lock that reporting them takes: seen to hang."""
     run("""
 profiler = pyprof.start(exporter="none", memory="tracemalloc", memory_period=16)
 kept = blocks(2000, 100)
