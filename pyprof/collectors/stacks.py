@@ -11,11 +11,12 @@ from pyprof._version import __version__
 
 from . import memory
 from .source_files import SourceFiles
-from .traced import Traced
 
 if TYPE_CHECKING:
     from pyprof.config import Config
     from pyprof.export.series import Series
+
+    from .traced import Traced
 
 _NS = 1_000_000_000
 
@@ -57,13 +58,17 @@ class Stacks:
         self._role = role
         self._files = SourceFiles()
         self._memory_ended_ns: int | None = None
-        self.traced: Traced | None = None
+        self.traced: Traced | None = None  # its module loads where it is wanted: it needs `re`
         """What knows the stacks that hold memory, where windows do not."""
         self.begin_memory(config.memory if engine is None else engine)
 
     def begin_memory(self, engine: str) -> None:
         """From now on windows show what they have of memory, or what tracemalloc has; `off`: they do not."""
-        self.traced = Traced() if engine == "tracemalloc" else None
+        self.traced = None
+        if engine == "tracemalloc":
+            from .traced import Traced
+
+            self.traced = Traced()
         self._memory_ended_ns = 0 if engine == "off" else None
 
     def end_memory(self) -> None:

@@ -59,12 +59,18 @@ tracemalloc.start(5)
 before = blocks(50, 1000)
 profiler = pyprof.start(exporter="none", memory="tracemalloc")
 mine, other = blocks(1000, 5000), table(20_000)
+def sizes():
+    snapshot = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, __file__)])
+    return {s.traceback[-1].lineno: s.size for s in snapshot.statistics("lineno")}
+before_it = sizes()
 found = held(profiler.heap())
-snapshot = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, __file__)])
-lines = {s.traceback[-1].lineno: s.size for s in snapshot.statistics("lineno")}
+after_it = sizes()
 for function in (blocks, table):
     line = function.__code__.co_firstlineno + 1
-    assert found["__main__." + function.__name__] == lines[line], (function, found, lines)
+    # An object of a free list that is used again belongs to another line then: some bytes of millions.
+    least, most = sorted((before_it[line], after_it[line]))
+    assert most - least < 500
+    assert least <= found["__main__." + function.__name__] <= most, (function, found, before_it, after_it)
 assert found["__main__.blocks"] >= 5_050_000
 mine.clear()
 assert 50_000 <= held(profiler.heap())["__main__.blocks"] < 60_000
