@@ -47,7 +47,9 @@ static bool is_too_new(const pyprof_timer *timer, const pyprof_thread *thread) {
            thread->key.unique_id > timer->last_left_out;
 }
 
-static void take_stack(pyprof_timer *timer, const pyprof_thread_view *view, pyprof_thread *thread) {
+/* clock_is_later: it was read after the stack. If the thread waits now, it may have gone on until then. */
+static void take_stack(pyprof_timer *timer, const pyprof_thread_view *view, pyprof_thread *thread,
+                       bool clock_is_later) {
     thread->instruction = view->instruction;
     if (!view->walked || thread->unread) {
         return;
@@ -58,7 +60,7 @@ static void take_stack(pyprof_timer *timer, const pyprof_thread_view *view, pypr
     thread->stack = thread->in_python
                         ? pyprof_window_intern(timer->window, frames, view->depth, view->truncated)
                         : pyprof_window_intern(timer->window, &timer->native_frame, 1, false);
-    thread->stack_is_current = !view->is_incomplete;
+    thread->stack_is_current = !view->is_incomplete && !clock_is_later;
     pyprof_count(&timer->stats.stacks, 1);
 }
 
@@ -98,7 +100,9 @@ bool pyprof_merge_snapshot(pyprof_timer *timer, int64_t wall_ns, double share, i
         const pyprof_thread_view *view = &snapshot->threads[i];
         pyprof_thread *item = &items[kept];
         const size_t old = pyprof_threads_find(known, &view->key, i);
+        bool clock_is_later = true;
         if (old < known->count) {
+            clock_is_later = view->clock_ns > known->items[old].clock_ns;
             *item = go_on(&known->items[old], view, snapshot->lacks_others, share);
             known->items[old].key.tstate = NULL;
         } else {
@@ -109,7 +113,7 @@ bool pyprof_merge_snapshot(pyprof_timer *timer, int64_t wall_ns, double share, i
                 continue;
             }
         }
-        take_stack(timer, view, item);
+        take_stack(timer, view, item, clock_is_later);
         kept++;
     }
     kept = settle_others(timer, items, kept, wall_ns, longest_gap_ns);

@@ -120,6 +120,36 @@ answer(trusted=last["trusted_clocks"], threads=last["threads"],
     assert found["idle"] == pytest.approx(50 * found["busy"], rel=0.01)
 
 
+def test_threads_that_wait_as_soon_as_they_have_begun(engine: Run) -> None:
+    """Seen to fail: a new thread's clock is read after its stack, which was taken for where it had waited since."""
+    found = engine("""
+gate = _thread.allocate_lock()
+gate.acquire()
+
+def wait():
+    gate.acquire()
+    gate.release()
+
+start(period_ns=100_000)
+threads = []
+for _ in range(400):
+    threads.append(threading.Thread(target=wait))
+    threads[-1].start()
+    time.sleep(0.0005)
+time.sleep(0.5)
+seen, _ = stop()
+gate.release()
+for thread in threads:
+    thread.join()
+new = [(f, v["wall"]) for f, v in seen if not any(name.endswith("<module>") for name, _, _ in f)]
+answer(where={str(f): wall for f, wall in new if not any(name.endswith("wait") for name, _, _ in f)},
+       waiting=sum(wall for f, wall in new if any(name.endswith("wait") for name, _, _ in f)))
+""")
+    # One that is not seen anew would be 0.5 s and more where it was when it began.
+    assert max(found["where"].values(), default=0) < 0.25e9, found["where"]
+    assert found["waiting"] > 400 * 0.5e9 * 0.9
+
+
 @contextmanager
 def sink() -> Iterator[str]:
     """A server that takes everything."""
