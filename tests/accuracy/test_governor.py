@@ -25,6 +25,6 @@ def test_own_cpu_stays_within_its_share_and_the_profile_true(recorded: Record) -
     recording.check(points=4 if FREE_THREADED else 2)
     assert notes["rate_changes"] >= 3
     # In these ten seconds not all is saved yet that was too much before the rate gave way; without a governor
-    # it is 4 to 5 %. bench_governor has 30 s.
-    assert notes["own_share"] <= (2.5 if FREE_THREADED else 2) * MAX_OVERHEAD
+    # it is 4 to 5 %, on free-threaded builds 7 to 8. bench_governor has 30 s.
+    assert notes["own_share"] <= (4.5 if FREE_THREADED else 2) * MAX_OVERHEAD
     assert notes["recovered_rate"] >= 0.5 * notes["first_rate"]

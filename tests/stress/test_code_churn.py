@@ -188,6 +188,7 @@ for _ in range(3):
     churn(20)
     pyprof.start(exporter="none", sample_rate=5000, max_overhead=1)
     churn(20)
+gc.collect()  # without a GIL functions die by it alone
 assert deaths >= 120
 type_slot.value = ours  # it goes, and leaves things as it found them
 churn(20)
