@@ -48,7 +48,7 @@ $(BASE):
 	@$(MAKE) --no-print-directory check
 	@echo "creating $(VENV)"
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(PIP) install 'setuptools>=77'
+	@$(PIP) install 'setuptools>=77' 'pip>=25.1' # the first with dependency groups
 	@echo "$(PYTHON)" > $@
 
 $(BUILT): $(BASE) pyproject.toml setup.py $(NATIVE) pyprof/autostart/pyprof_autostart.py
@@ -58,20 +58,20 @@ $(BUILT): $(BASE) pyproject.toml setup.py $(NATIVE) pyprof/autostart/pyprof_auto
 
 build: $(BUILT)
 
-# extra,NAME: the stamp of an extra of pyproject.toml.
+# A stamp per dependency group of pyproject.toml.
 $(VENV)/.stamp-demo $(VENV)/.stamp-lint $(VENV)/.stamp-bench: $(VENV)/.stamp-%: $(BUILT)
 	@echo "installing what $* needs"
-	@$(PIP) install --no-build-isolation --editable '.[$*]'
+	@$(PIP) install --group $*
 	@touch $@
 
 # Some apart, and only as wheels: not every build of Python has them. What has no wheel is written down, so that
 # tests can tell a wheel that does not exist from one that was forgotten.
 $(VENV)/.stamp-test: $(BUILT)
 	@echo "installing what the tests need"
-	@$(PIP) install --no-build-isolation --editable '.[test]'
+	@$(PIP) install --group test
 	@: > $(VENV)/no-wheels
 	@for name in $(WHEELS); do \
-	    $(PIP) install --only-binary $$name --no-build-isolation --editable ".[$$name]" 2>$(VENV)/$$name.log \
+	    $(PIP) install --only-binary $$name --group $$name 2>$(VENV)/$$name.log \
 	        || { echo $$name >> $(VENV)/no-wheels; echo "no $$name for this Python: its tests are skipped"; }; \
 	done
 	@touch $@
