@@ -202,7 +202,7 @@ class Profiler:
             _sampler.add(self._consumer)
             self._running = True
             if self._exporter is not None:
-                self._exporter.start()
+                self._exporter.start(hurry=_recorder.watches_size)
         except BaseException:
             self._running = False
             _sampler.remove(self._consumer)

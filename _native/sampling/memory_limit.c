@@ -17,9 +17,10 @@ bool pyprof_memory_limit_is_set(void) {
 }
 
 static pyprof_memory_room room_below(int64_t limit, int64_t size) {
-    return limit == 0 || size < limit - limit / 10 ? PYPROF_FAR_FROM_LIMIT
-           : size < limit                          ? PYPROF_NEAR_LIMIT
-                                                   : PYPROF_BEYOND_LIMIT;
+    return limit == 0 || size < limit / 2 ? PYPROF_FAR_FROM_LIMIT
+           : size < limit - limit / 10    ? PYPROF_HALF_WAY_TO_LIMIT
+           : size < limit                 ? PYPROF_NEAR_LIMIT
+                                          : PYPROF_BEYOND_LIMIT;
 }
 
 pyprof_memory_room pyprof_memory_room_left(void) {

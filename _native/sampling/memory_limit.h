@@ -12,9 +12,13 @@
 void pyprof_memory_limit_set(int64_t resident, int64_t address_space);
 bool pyprof_memory_limit_is_set(void);
 
-typedef enum { PYPROF_FAR_FROM_LIMIT, PYPROF_NEAR_LIMIT, PYPROF_BEYOND_LIMIT } pyprof_memory_room;
+typedef enum {
+    PYPROF_FAR_FROM_LIMIT,
+    PYPROF_HALF_WAY_TO_LIMIT,
+    PYPROF_NEAR_LIMIT, /* too little below it to say that the danger is over */
+    PYPROF_BEYOND_LIMIT
+} pyprof_memory_room;
 
-/* `NEAR`: too little below the limit to say that the danger is over. */
 pyprof_memory_room pyprof_memory_room_left(void);
 
 #endif

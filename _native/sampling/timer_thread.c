@@ -347,20 +347,30 @@ static bool put_off(pyprof_timer *timer, int64_t now, int64_t free_since) {
 
 /* -- memory -- */
 
-/* Whether the process has come close to its limit of memory since the last look, which is not long ago where
- * nothing tells that it has grown. */
 enum { LOOK_AT_SIZE_NS = 100000000 };
 
-static bool memory_gets_short(pyprof_timer *timer, int64_t now) {
+/* Of this process, or of one that it was forked from; attached or not, one timer at a time. */
+static bool has_been_half_way;
+
+typedef enum { MEMORY_IS_AS_IT_WAS, MEMORY_IS_HALF_WAY, MEMORY_IS_SHORT } memory_change;
+
+/* Whether the process has come close to its limit of memory since the last look, which is not long ago where
+ * nothing tells that it has grown; or half-way for the first time: what is delivered then loads what a later
+ * alarm has no time to load. */
+static memory_change look_at_size(pyprof_timer *timer, int64_t now) {
     const bool grew = __atomic_exchange_n(&timer->memory_grew, false, __ATOMIC_ACQ_REL);
     if ((now < timer->next_size_ns && !grew) || !pyprof_memory_limit_is_set()) {
-        return false;
+        return MEMORY_IS_AS_IT_WAS;
     }
     timer->next_size_ns = now + LOOK_AT_SIZE_NS;
     const pyprof_memory_room room = pyprof_memory_room_left();
     const bool was_short = timer->memory_is_short;
     timer->memory_is_short = room == PYPROF_BEYOND_LIMIT || (was_short && room == PYPROF_NEAR_LIMIT);
-    return timer->memory_is_short && !was_short;
+    const bool half_way = room >= PYPROF_HALF_WAY_TO_LIMIT && !has_been_half_way;
+    has_been_half_way |= half_way;
+    return timer->memory_is_short && !was_short ? MEMORY_IS_SHORT
+           : half_way                           ? MEMORY_IS_HALF_WAY
+                                                : MEMORY_IS_AS_IT_WAS;
 }
 
 static void run_until_stopped(pyprof_timer *timer) {
@@ -376,11 +386,11 @@ static void run_until_stopped(pyprof_timer *timer) {
         }
         int64_t now = pyprof_monotonic_ns();
         const bool last = pyprof_sigterm_wants_window();
-        const bool is_short = memory_gets_short(timer, now);
-        if (__atomic_exchange_n(&timer->rotate_wanted, false, __ATOMIC_ACQ_REL) || last || is_short ||
-            now >= window_end) {
+        const memory_change memory = look_at_size(timer, now);
+        if (__atomic_exchange_n(&timer->rotate_wanted, false, __ATOMIC_ACQ_REL) || last ||
+            memory != MEMORY_IS_AS_IT_WAS || now >= window_end) {
             if (timer->window != NULL) {
-                pyprof_window_get_info(timer->window)->memory_is_short = is_short;
+                pyprof_window_get_info(timer->window)->memory_is_short = memory == MEMORY_IS_SHORT;
             }
             finish_window(timer, now);
             window_end = now + timer->options.window_ns;

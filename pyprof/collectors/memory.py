@@ -49,6 +49,7 @@ class Recorder:
         self._tracer_began = False  # and has turned it on
         self._limits = (0, 0)
         self._limits_read = -_LIMITS_LAST
+        self.watches_size = False  # there is a limit, and somebody wants to know when the process is close to it
 
     def add(self, recording: Recording) -> None:
         """Record from now on. RuntimeError where that is impossible."""
@@ -138,6 +139,7 @@ class Recorder:
 
     def _apply(self) -> None:
         if not self._recordings:
+            self.watches_size = False
             _native.limit_memory(resident=0, address_space=0)
             _native.stop_memory()
             return
@@ -148,6 +150,7 @@ class Recorder:
             self._limits, self._limits_read = limits(), time.monotonic()
         share = max(thresholds, default=0.0)
         resident, address_space = (int(limit * share) for limit in self._limits)
+        self.watches_size = resident > 0 or address_space > 0
         _native.limit_memory(resident=resident, address_space=address_space)
 
     def after_fork_in_child(self) -> None:

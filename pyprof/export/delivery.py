@@ -120,6 +120,16 @@ class Delivery:
                 self._log_failure(target, health, outcome)
         return failures
 
+    def load(self) -> None:
+        """What writing files needs. What pushing needs waits for its time: an application may want to patch it."""
+        try:
+            if any(target.stores for target in self.targets) and imports.load("log"):
+                for target in self.targets:
+                    if target.stores and not imports.load(target.imports):
+                        return
+        except Exception as error:
+            self.fault("a profile", error)
+
     def deliver(self, parcel: Parcel, give_up_at: float) -> bool:
         """One attempt for each target at what it has not had yet; whether the parcel is done with.
 

@@ -91,14 +91,17 @@ class Exporter:
         """What is wrong with the targets already now; logged, once."""
         return self._delivery.prepare()
 
-    def start(self) -> None:
-        """Start the thread; goes on with what `pause` interrupted."""
+    def start(self, *, hurry: bool = False) -> None:
+        """Start the thread; goes on with what `pause` interrupted.
+
+        hurry: load what can be loaded already now; there may be no time for it later.
+        """
         if self._thread is not None:
             return
         run = _Run(self._run)
         self._delivery.resume()
         self._run = run
-        self._thread = _native.Thread(lambda: self._main(run), "pyprof-exporter")
+        self._thread = _native.Thread(lambda: self._main(run, hurry), "pyprof-exporter")
 
     def flush(self, timeout: float, lost_before: int | None = None) -> bool:
         """Deliver what was on the ring when called; whether all of it arrived within `timeout` seconds.
@@ -186,7 +189,7 @@ class Exporter:
                 break
         return event.is_set()
 
-    def _main(self, run: _Run) -> None:
+    def _main(self, run: _Run, hurry: bool) -> None:
         try:
             imports.exporter_thread = _thread.get_native_id()
             while run.previous is not None:
@@ -194,6 +197,8 @@ class Exporter:
                     run.previous = run.previous.previous  # which it may have been waiting for in vain
                 elif run.pausing:
                     return
+            if hurry:
+                self._delivery.load()
             while True:
                 try:
                     if not self._step(run):
