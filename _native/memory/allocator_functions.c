@@ -15,11 +15,21 @@ enum { SURELY_NOT_FROM_RAW = 400 };
 PyMemAllocatorEx pyprof_hook_below[PYPROF_HOOK_SETS][PYPROF_HOOK_DOMAINS];
 static bool is_cut[PYPROF_HOOK_SETS]; /* atomic: layered, but passes on to CPython's own now */
 
-static inline void *allocate(const PyMemAllocatorEx *next, bool zeroed, size_t count_of, size_t size) {
+/* All of these are for one domain each, known when they are compiled, and must be in one piece. */
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+ALWAYS_INLINE void *allocate(const PyMemAllocatorEx *next, bool zeroed, size_t count_of, size_t size) {
     return zeroed ? next->calloc(next->ctx, count_of, size) : next->malloc(next->ctx, size);
 }
 
-static inline void *hook_allocate(const PyMemAllocatorEx *next, PyMemAllocatorDomain domain, bool zeroed,
+static __attribute__((noinline)) void *allocate_and_sample(const PyMemAllocatorEx *next, bool zeroed,
+                                                           size_t count_of, size_t size, pyprof_gap *gap) {
+    void *address = allocate(next, zeroed, count_of, size);
+    pyprof_count_sample(gap, (pyprof_allocation){address, count_of * size, PYPROF_OWN_BLOCKS, true});
+    return address;
+}
+
+ALWAYS_INLINE void *hook_allocate(const PyMemAllocatorEx *next, PyMemAllocatorDomain domain, bool zeroed,
                                   size_t count_of, size_t size) {
     size_t bytes;
     if (__builtin_mul_overflow(count_of, size, &bytes)) {
@@ -34,9 +44,12 @@ static inline void *hook_allocate(const PyMemAllocatorEx *next, PyMemAllocatorDo
         return address;
     }
     if (__builtin_expect(bytes - 1 < SURELY_NOT_FROM_RAW, 1)) {
-        void *address = allocate(next, zeroed, count_of, size);
-        pyprof_count_block(domain, address, bytes);
-        return address;
+        /* Counted before: then nothing is left to do after it, and it can be jumped to. */
+        pyprof_gap *gap = pyprof_gap_of(domain);
+        if (__builtin_expect(pyprof_gap_holds(gap, bytes), 1)) {
+            return allocate(next, zeroed, count_of, size);
+        }
+        return allocate_and_sample(next, zeroed, count_of, size, gap);
     }
     const bool was_inside = pyprof_own.is_inside;
     pyprof_own.is_inside = true;
@@ -47,7 +60,7 @@ static inline void *hook_allocate(const PyMemAllocatorEx *next, PyMemAllocatorDo
 }
 
 /* What is asked of RAW meanwhile, new blocks and what becomes of old ones, is this. */
-static inline void *hook_reallocate(const PyMemAllocatorEx *next, PyMemAllocatorDomain domain, void *old,
+ALWAYS_INLINE void *hook_reallocate(const PyMemAllocatorEx *next, PyMemAllocatorDomain domain, void *old,
                                     size_t size) {
     if (domain == PYMEM_DOMAIN_RAW && pyprof_own.is_inside) {
         return next->realloc(next->ctx, old, size);
@@ -71,7 +84,7 @@ static inline void *hook_reallocate(const PyMemAllocatorEx *next, PyMemAllocator
     return address;
 }
 
-static inline void hook_free(const PyMemAllocatorEx *next, PyMemAllocatorDomain domain, void *address) {
+ALWAYS_INLINE void hook_free(const PyMemAllocatorEx *next, PyMemAllocatorDomain domain, void *address) {
     if (__builtin_expect(pyprof_may_be_live(address), 0) && address != NULL) {
         pyprof_count_end(address);
     }

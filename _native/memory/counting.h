@@ -103,12 +103,17 @@ static inline pyprof_gap *pyprof_gap_of(PyMemAllocatorDomain domain) {
     return PYPROF_OBJECTS_NEED_GIL && domain != PYMEM_DOMAIN_RAW ? &pyprof_shared_gap : pyprof_own_gap();
 }
 
+/* Takes so many bytes from the gap; false: it is used up, and they are to be told to `count_sample`. */
+static inline bool pyprof_gap_holds(pyprof_gap *gap, size_t size) {
+    const int64_t left = pyprof_left_of(gap) - (int64_t)size;
+    pyprof_set_left(gap, left);
+    return left >= 0;
+}
+
 static inline void pyprof_count_in(pyprof_gap *gap, pyprof_allocation made) {
     const size_t most = INT64_MAX / 4;
     made.size = made.size == 0 ? 1 : made.size < most ? made.size : most;
-    const int64_t left = pyprof_left_of(gap) - (int64_t)made.size;
-    pyprof_set_left(gap, left);
-    if (__builtin_expect(left < 0, 0)) {
+    if (__builtin_expect(!pyprof_gap_holds(gap, made.size), 0)) {
         pyprof_count_sample(gap, made);
     }
 }

@@ -49,7 +49,8 @@ class Recorder:
         self._tracer_began = False  # and has turned it on
         self._limits = (0, 0)
         self._limits_read = -_LIMITS_LAST
-        self.watches_size = False  # there is a limit, and somebody wants to know when the process is close to it
+        self.watches_size = False
+        """There is a limit of memory, and somebody wants to know when the process is close to it."""
 
     def add(self, recording: Recording) -> None:
         """Record from now on. RuntimeError where that is impossible."""

@@ -121,7 +121,7 @@ class Delivery:
         return failures
 
     def load(self) -> None:
-        """What writing files needs. What pushing needs waits for its time: an application may want to patch it."""
+        """What writing files needs; what pushing needs waits: an application may want to patch it first."""
         try:
             if any(target.stores for target in self.targets) and imports.load("log"):
                 for target in self.targets:

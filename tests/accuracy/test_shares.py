@@ -91,8 +91,8 @@ def test_nested_generators(recorded: Record) -> None:
 
 def test_functions_of_microseconds(recorded: Record) -> None:
     # 6,000 ticks: 0.5 points of chance. Where a stack that moves while it is read is given up for the next
-    # that does not, which functions lose depends on how they are called: up to 20 points with several CPUs. What
-    # generators call lacks 2 to 3 where a cache line takes some 300 ns from one CPU to another.
+    # that does not, which functions lose depends on how they are called: up to 20 points with several CPUs.
+    # What generators call lacks 2 to 3 where a cache line takes some 300 ns from one CPU to another.
     recording = recorded("short_calls", sample_rate=1000)
     recording.check(points=100)
     names = ["directly", "deeper", "generated", "expressed", "awaited"]

@@ -121,7 +121,7 @@ answer(trusted=last["trusted_clocks"], threads=last["threads"],
 
 
 def test_threads_that_wait_as_soon_as_they_have_begun(engine: Run) -> None:
-    """Seen to fail: a new thread's clock is read after its stack, which was taken for where it had waited since."""
+    """Seen to fail: a new thread's clock is read after its stack, which was shown from then on."""
     found = engine("""
 gate = _thread.allocate_lock()
 gate.acquire()

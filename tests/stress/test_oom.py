@@ -69,7 +69,7 @@ RLIMIT_AS = pytest.mark.skipif(
 @RLIMIT_AS
 @pytest.mark.parametrize("pause", [0.001, 0])
 def test_a_process_under_rlimit_as(pause: float, run_python: Run, tmp_path: Path) -> None:
-    """It grows at once by some 500 MB a second, or without a pause by thousands, and is killed at its limit."""
+    """It grows at once, by some 500 MB a second or, without a pause, thousands, until it is killed."""
     program = f"""
 resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
 pyprof.start(output=sys.argv[1], upload_interval=3600)
