@@ -168,6 +168,7 @@ def start(
 ) -> None:
     """Start the timer thread (main interpreter only; RuntimeError elsewhere or when one runs).
 
+    period_ns: 0 for windows in which threads are not looked at.
     max_overhead: share of one core that pyprof's own CPU time keeps within, by longer periods; 1: no limit.
     """
 

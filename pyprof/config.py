@@ -165,6 +165,11 @@ class Config:
     strict: bool
     log_level: str
 
+    @property
+    def tick_rate(self) -> float:
+        """Hz at which threads are looked at: not at all where neither CPU nor wall time is wanted."""
+        return self.sample_rate if self.cpu or self.wall else 0.0
+
     def __init__(self, **values: object) -> None:
         """Arguments are checked like those of `load`; the environment is not looked at."""
         given = _check_arguments(values)

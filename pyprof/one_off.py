@@ -31,7 +31,7 @@ class OneOff(Report):
     def __init__(self, config: Config) -> None:
         self._stacks = Stacks(config, "main")
         self._consumer = Consumer(
-            sample_rate=config.sample_rate,
+            sample_rate=config.tick_rate,
             interval=_INTERVAL,
             max_frames=config.max_frames,
             max_windows=None,
@@ -71,9 +71,7 @@ class OneOff(Report):
                 "the profile is complete when its block has ended (`with pyprof.profile() as p:`)"
             )
         # None in the child of a fork within the block, which leaves it as the parent does.
-        windows = self._consumer.windows or [
-            _native.Window(period_ns=round(1e9 / self._consumer.sample_rate))
-        ]
+        windows = self._consumer.windows or [_native.Window(period_ns=self._consumer.period_ns)]
         return join(
             [
                 read(series.pprof)

@@ -257,7 +257,7 @@ class Profiler:
 
 def _consumer(config: Config) -> Consumer:
     return Consumer(
-        sample_rate=config.sample_rate,
+        sample_rate=config.tick_rate,
         interval=config.upload_interval,
         max_frames=config.max_frames,
         max_windows=config.ring_windows,

@@ -322,11 +322,16 @@ static bool is_late(pyprof_timer *timer, int64_t late_ns) {
     return late_ns > LATE_FACTOR * usual;
 }
 
+static bool looks_at_threads(const pyprof_timer *timer) { return timer->options.period_ns > 0; }
+
 void pyprof_timer_thread_prepare(pyprof_timer *timer) {
-    pyprof_governor_init(&timer->governor, timer->options.period_ns, timer->options.max_overhead);
-    apply_period(timer);
     timer->last_tick_ns = pyprof_monotonic_ns();
-    timer->deadline_ns = timer->last_tick_ns + next_gap(timer);
+    timer->deadline_ns = INT64_MAX;
+    if (looks_at_threads(timer)) {
+        pyprof_governor_init(&timer->governor, timer->options.period_ns, timer->options.max_overhead);
+        apply_period(timer);
+        timer->deadline_ns = timer->last_tick_ns + next_gap(timer);
+    }
     timer->usual_late_ns = FIRST_USUAL_NS;
     timer->gap_stretch = 1;
     timer->last_left_out = 0;
@@ -402,7 +407,8 @@ static void run_until_stopped(pyprof_timer *timer) {
             pyprof_ring_wake();
         }
         if (now < timer->deadline_ns) {
-            const int64_t next = timer->deadline_ns < window_end ? timer->deadline_ns : window_end;
+            const int64_t due = looks_at_threads(timer) ? timer->deadline_ns : now + LOOK_AT_SIZE_NS;
+            const int64_t next = due < window_end ? due : window_end;
             pyprof_futex_wait(&timer->commands, commands, next);
         } else if (!put_off(timer, now, free_since)) {
             tick(timer, now);
@@ -414,7 +420,7 @@ static void run_until_stopped(pyprof_timer *timer) {
 
 /* What the threads have used since the last tick belongs to the stacks they had then. */
 static void settle_everything(pyprof_timer *timer, int64_t now) {
-    if (timer->window == NULL) {
+    if (timer->window == NULL || !looks_at_threads(timer)) {
         return;
     }
     pyprof_threads_read_clocks(&timer->threads, NULL);

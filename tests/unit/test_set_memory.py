@@ -80,6 +80,38 @@ pyprof.stop()
     assert types_of(tmp_path) == [True, True]
 
 
+def test_memory_alone(run_python: Run, tmp_path: Path) -> None:
+    """Nobody looks at threads, which would cost more; intervals and the end are as always."""
+    program = """
+import sys, time
+import pyprof
+profiler = pyprof.start(output=sys.argv[1], cpu=False, wall=False, memory_period=64, upload_interval=0.2)
+def hold():
+    return [bytes(1000) for _ in range(100)]
+held = hold()
+deadline = time.monotonic() + 30
+while pyprof.stats().files_written < 3:
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+stats = pyprof.stats()
+assert (stats.ticks, stats.stacks, stats.sample_rate) == (0, 0, 0), stats
+assert "hold" in profiler.heap().top()
+pyprof.stop()
+with pyprof.profile(cpu=False, wall=False, memory_period=64) as one_off:
+    held += hold()
+assert "hold" in one_off.top()
+"""
+    run_python(program, str(tmp_path), check=True)
+    profile = pprof.read(sorted(tmp_path.glob("*.pb.gz"))[-1])
+    assert [kind.type for kind in profile.sample_types] == [
+        "alloc_objects",
+        "alloc_space",
+        "inuse_objects",
+        "inuse_space",
+    ]
+    assert not any("engine" in comment for comment in profile.comments)
+
+
 @pytest.mark.skipif("t" in sys.abiflags, reason="tracemalloc needs a GIL")
 def test_another_engine(run_python: Run) -> None:
     program = """
