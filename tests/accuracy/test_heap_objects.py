@@ -18,7 +18,7 @@ import pytest
 
 from pyprof import _native
 
-from .heap import SIGMAS
+from .heap import SIGMAS, asked_again
 
 pytestmark = pytest.mark.skipif(not _native.SUPPORTED, reason="memory is profiled on Linux")
 
@@ -26,6 +26,7 @@ Run = Callable[..., Any]
 
 
 @pytest.mark.parametrize("first", ["tracemalloc", "pyprof"])
+@asked_again
 def test_lines_have_what_tracemalloc_says(recording_memory: Run, first: str) -> None:
     """The mean of ten runs: of B bytes in blocks of any size, one sigma is at most sqrt(B R / 10).
 

@@ -259,6 +259,26 @@ pyprof.stop()
 """)
 
 
+def test_on_demand_a_signal_handler_may_stop_everything(run: Run) -> None:
+    """Seen to fail: the handler waited for what it had interrupted."""
+    run("""
+import signal, threading, time
+profiler = pyprof.start(exporter="none")
+stopped = []
+def handler(*_):
+    pyprof.stop()
+    stopped.append(time.monotonic())
+signal.signal(signal.SIGUSR1, handler)
+signal.alarm(60)  # kills who hangs
+threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+heap = profiler.trace_memory(1)
+assert stopped and not profiler.running
+assert not tracemalloc.is_tracing()
+assert heap.pprof()
+pyprof.start(exporter="none").heap()
+""")
+
+
 def test_windows_have_it_too(run_python: Run, tmp_path: Any) -> None:
     run_python(
         """

@@ -67,10 +67,65 @@ static PyObject *release(PyObject *module, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
+/* track(domain, address, size), untrack(domain, address): as libraries report their own memory. */
+static PyObject *track(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+    if (n != 3) {
+        return PyErr_Format(PyExc_TypeError, "domain, address, size");
+    }
+    return PyLong_FromLong(PyTraceMalloc_Track((unsigned int)PyLong_AsUnsignedLong(args[0]),
+                                               PyLong_AsSize_t(args[1]), PyLong_AsSize_t(args[2])));
+}
+
+static PyObject *untrack(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+    if (n != 2) {
+        return PyErr_Format(PyExc_TypeError, "domain, address");
+    }
+    return PyLong_FromLong(PyTraceMalloc_Untrack((unsigned int)PyLong_AsUnsignedLong(args[0]),
+                                                 PyLong_AsSize_t(args[1])));
+}
+
+/* hook(): another tool's functions around those of all domains, each time different ones. */
+enum { MOST_HOOKS = 64 };
+static PyMemAllocatorEx hooked[MOST_HOOKS];
+static int hooks;
+
+static void *hooked_malloc(void *ctx, size_t size) {
+    const PyMemAllocatorEx *next = ctx;
+    return next->malloc(next->ctx, size);
+}
+
+static void *hooked_calloc(void *ctx, size_t count_of, size_t size) {
+    const PyMemAllocatorEx *next = ctx;
+    return next->calloc(next->ctx, count_of, size);
+}
+
+static void *hooked_realloc(void *ctx, void *old, size_t size) {
+    const PyMemAllocatorEx *next = ctx;
+    return next->realloc(next->ctx, old, size);
+}
+
+static void hooked_free(void *ctx, void *address) {
+    const PyMemAllocatorEx *next = ctx;
+    next->free(next->ctx, address);
+}
+
+static PyObject *hook(PyObject *module, PyObject *unused) {
+    for (int domain = PYMEM_DOMAIN_RAW; domain <= PYMEM_DOMAIN_OBJ && hooks < MOST_HOOKS; domain++) {
+        PyMemAllocatorEx *next = &hooked[hooks++];
+        PyMem_GetAllocator((PyMemAllocatorDomain)domain, next);
+        PyMemAllocatorEx own = {next, hooked_malloc, hooked_calloc, hooked_realloc, hooked_free};
+        PyMem_SetAllocator((PyMemAllocatorDomain)domain, &own);
+    }
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
     {"allocate", (PyCFunction)(void (*)(void))allocate, METH_FASTCALL, NULL},
     {"reallocate", (PyCFunction)(void (*)(void))reallocate, METH_FASTCALL, NULL},
     {"release", release, METH_NOARGS, NULL},
+    {"track", (PyCFunction)(void (*)(void))track, METH_FASTCALL, NULL},
+    {"untrack", (PyCFunction)(void (*)(void))untrack, METH_FASTCALL, NULL},
+    {"hook", hook, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
