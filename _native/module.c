@@ -37,8 +37,8 @@ static PyObject *native_start(PyObject *Py_UNUSED(module), PyObject *args, PyObj
                                      &max_overhead, &gil)) {
         return NULL;
     }
-    if ((period_ns != 0 && period_ns < 1000) || window_ns < 1 || max_frames < 1 || max_frames > MAX_FRAMES || ring_windows < 1 ||
-        ring_windows > MAX_RING_WINDOWS || window_bytes < 1 || !(max_overhead > 0)) {
+    if ((period_ns != 0 && period_ns < 1000) || window_ns < 1 || max_frames < 1 || max_frames > MAX_FRAMES ||
+        ring_windows < 1 || ring_windows > MAX_RING_WINDOWS || window_bytes < 1 || !(max_overhead > 0)) {
         PyErr_SetString(PyExc_ValueError, "out of range");
         return NULL;
     }

@@ -80,8 +80,8 @@ static PyObject *untrack(PyObject *module, PyObject *const *args, Py_ssize_t n) 
     if (n != 2) {
         return PyErr_Format(PyExc_TypeError, "domain, address");
     }
-    return PyLong_FromLong(PyTraceMalloc_Untrack((unsigned int)PyLong_AsUnsignedLong(args[0]),
-                                                 PyLong_AsSize_t(args[1])));
+    return PyLong_FromLong(
+        PyTraceMalloc_Untrack((unsigned int)PyLong_AsUnsignedLong(args[0]), PyLong_AsSize_t(args[1])));
 }
 
 /* hook(): another tool's functions around those of all domains, each time different ones. */
@@ -129,7 +129,8 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "allocating", NULL, -1, methods, NULL, NULL, NULL, NULL};
+static PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "allocating", NULL, -1, methods, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit_allocating(void) {
     PyObject *module = PyModule_Create(&definition);
