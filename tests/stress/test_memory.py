@@ -1,4 +1,7 @@
-"""The memory profile under stress: threads, collections, other allocators, code that dies."""
+"""The memory profile under stress: threads, collections, other allocators, code that dies.
+
+Seen to fail: with deaths of code told to nobody, `test_code_that_dies` sees names of what was there before.
+"""
 
 import shlex
 import sysconfig

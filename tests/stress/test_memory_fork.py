@@ -1,6 +1,8 @@
 """The memory profile and forks: the child has what lived, and none of what was allocated.
 
 A fork in C leaves the interpreter's own locks as they were: there, no other Python thread may run.
+
+Seen to fail: without the hooks for forks, what the parent had allocated is the child's.
 """
 
 from typing import Any
