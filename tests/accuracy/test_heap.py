@@ -244,6 +244,7 @@ answer(answers=answers)
 
 @ANY_DOMAIN
 @pytest.mark.parametrize("size", [0, 1])
+@asked_again
 def test_blocks_of_next_to_nothing(allocating: Run, domain: int, size: int) -> None:
     """Of no size at all they count as one byte."""
     found = allocating(
