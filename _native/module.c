@@ -37,8 +37,8 @@ static PyObject *native_start(PyObject *Py_UNUSED(module), PyObject *args, PyObj
                                      &max_overhead, &gil)) {
         return NULL;
     }
-    if ((period_ns != 0 && period_ns < 1000) || window_ns < 1 || max_frames < 1 || max_frames > MAX_FRAMES ||
-        ring_windows < 1 || ring_windows > MAX_RING_WINDOWS || window_bytes < 1 || !(max_overhead > 0)) {
+    if (period_ns < 1000 || window_ns < 1 || max_frames < 1 || max_frames > MAX_FRAMES || ring_windows < 1 ||
+        ring_windows > MAX_RING_WINDOWS || window_bytes < 1 || !(max_overhead > 0)) {
         PyErr_SetString(PyExc_ValueError, "out of range");
         return NULL;
     }
@@ -257,12 +257,14 @@ static PyObject *native_traces(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(
 }
 
 static PyObject *native_limit_memory(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs) {
-    static char *keywords[] = {"resident", "address_space", NULL};
-    long long resident, address_space;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$LL:limit_memory", keywords, &resident, &address_space)) {
+    static char *keywords[] = {"resident", "address_space_share", NULL};
+    long long resident;
+    double address_space_share;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$Ld:limit_memory", keywords, &resident,
+                                     &address_space_share)) {
         return NULL;
     }
-    pyprof_memory_limit_set(resident, address_space);
+    pyprof_memory_limit_set(resident, address_space_share);
     Py_RETURN_NONE;
 }
 

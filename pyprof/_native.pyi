@@ -168,7 +168,6 @@ def start(
 ) -> None:
     """Start the timer thread (main interpreter only; RuntimeError elsewhere or when one runs).
 
-    period_ns: 0 for windows in which threads are not looked at.
     max_overhead: share of one core that pyprof's own CPU time keeps within, by longer periods; 1: no limit.
     """
 
@@ -263,8 +262,11 @@ def traces() -> list[tuple[int, int, tuple[tuple[str, int], ...]]] | None:
     None where its tables cannot be read: CPython 3.11, free-threaded builds.
     """
 
-def limit_memory(*, resident: int, address_space: int) -> None:
-    """Sizes of the process, bytes, at which the timer thread ends its window at once; 0: none."""
+def limit_memory(*, resident: int, address_space_share: float) -> None:
+    """Sizes of the process at which the timer thread ends its window at once; 0: none.
+
+    resident: bytes. address_space_share: of RLIMIT_AS, whatever that is then.
+    """
 
 class _MemoryStats(TypedDict):
     samples: int

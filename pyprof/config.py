@@ -167,8 +167,8 @@ class Config:
 
     @property
     def tick_rate(self) -> float:
-        """Hz at which threads are looked at: not at all where neither CPU nor wall time is wanted."""
-        return self.sample_rate if self.cpu or self.wall else 0.0
+        """Hz at which threads are looked at: hardly ever where neither CPU nor wall time is wanted."""
+        return self.sample_rate if self.cpu or self.wall else min(self.sample_rate, 1.0)
 
     def __init__(self, **values: object) -> None:
         """Arguments are checked like those of `load`; the environment is not looked at."""

@@ -22,8 +22,8 @@ class Stats:
     memory_reads: str
     """How engine `gilfree` reads: "memfd", slower "process_vm_readv" or "/proc/self/mem"; else "none"."""
     sample_rate: float
-    """Ticks a second, Hz, now: the configured rate, or what `max_overhead` leaves of it; 0 where nobody looks at
-    threads."""
+    """Ticks a second, Hz, now: the configured rate, or what `max_overhead` leaves of it; 0 if none runs.
+    Once a second where neither CPU nor wall time is wanted."""
     rate_changes: int
     """Times that the rate was changed to keep pyprof's CPU within `max_overhead`."""
     ticks: int

@@ -8,7 +8,7 @@
 #include "cpython/traces.h"
 #include "sampling/own_threads.h"
 
-_Thread_local pyprof_counting pyprof_own;
+PYPROF_IN_EACH_THREAD pyprof_counting pyprof_own;
 pyprof_gap pyprof_shared_gap;
 uint32_t pyprof_gap_epoch;
 

@@ -32,7 +32,15 @@ typedef struct {
     bool *canary;           /* where to note that an allocation came by */
 } pyprof_counting;
 
-extern _Thread_local pyprof_counting pyprof_own;
+/* In the C library's own block of each thread: else glibc allocates it where a thread comes by first, and
+ * ends the process where there is no memory for that. */
+#ifdef __GLIBC__
+#define PYPROF_IN_EACH_THREAD _Thread_local __attribute__((tls_model("initial-exec")))
+#else
+#define PYPROF_IN_EACH_THREAD _Thread_local
+#endif
+
+extern PYPROF_IN_EACH_THREAD pyprof_counting pyprof_own;
 
 /* Domains that need the GIL share one gap, which is cheaper to reach. Interpreters with GILs of their own may
  * lose each other some bytes. */

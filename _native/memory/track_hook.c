@@ -176,9 +176,18 @@ static void exchange_everywhere(bool install) {
 
 /* -- libraries to come -- */
 
-/* Kept for good: somebody may have wrapped ours, or be in it. */
+/* Kept until the interpreter's end: somebody may have wrapped ours, or be in it. */
 static PyObject *original_create, *our_create;
 static bool watching; /* atomic */
+static bool in_place; /* ours is called, by the interpreter or by who has wrapped it */
+
+/* In a program that begins Python anew these would be objects of the interpreter before. */
+static bool ends_with_python;
+
+static void forget_create(void) {
+    original_create = our_create = NULL;
+    watching = in_place = ends_with_python = false;
+}
 
 static PyObject *create_dynamic(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs) {
     PyObject *module = PyObject_Call(original_create, args, kwargs);
@@ -202,6 +211,7 @@ static bool with_create(bool (*exchange)(PyObject *imp, PyObject *found)) {
 }
 
 static bool put_ours(PyObject *imp, PyObject *found) {
+    ends_with_python = ends_with_python || Py_AtExit(forget_create) == 0;
     if (our_create == NULL) {
         our_create = PyCFunction_New(&create_definition, NULL);
         if (our_create == NULL) {
@@ -216,8 +226,6 @@ static bool put_back(PyObject *imp, PyObject *found) {
     return found == our_create &&
            PyObject_SetAttrString(imp, create_definition.ml_name, original_create) == 0;
 }
-
-static bool in_place; /* ours is called, by the interpreter or by who has wrapped it */
 
 bool pyprof_track_hook_install(void) {
     if (!in_place && !with_create(put_ours)) {

@@ -8,8 +8,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Bytes; 0: no limit. */
-void pyprof_memory_limit_set(int64_t resident, int64_t address_space);
+/* Of resident memory, in bytes, and as a share of RLIMIT_AS, which is asked each time; 0: no limit. */
+void pyprof_memory_limit_set(int64_t resident, double address_space_share);
 bool pyprof_memory_limit_is_set(void);
 
 typedef enum {

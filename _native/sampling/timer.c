@@ -245,6 +245,7 @@ void pyprof_timer_reset_child(void) {
     /* The window, the threads and the snapshot may be half written: whoever wrote them does not exist here.
      */
     memset(&timer, 0, sizeof(timer));
+    pyprof_timer_thread_reset_child();
 }
 
 #endif

@@ -322,16 +322,11 @@ static bool is_late(pyprof_timer *timer, int64_t late_ns) {
     return late_ns > LATE_FACTOR * usual;
 }
 
-static bool looks_at_threads(const pyprof_timer *timer) { return timer->options.period_ns > 0; }
-
 void pyprof_timer_thread_prepare(pyprof_timer *timer) {
+    pyprof_governor_init(&timer->governor, timer->options.period_ns, timer->options.max_overhead);
+    apply_period(timer);
     timer->last_tick_ns = pyprof_monotonic_ns();
-    timer->deadline_ns = INT64_MAX;
-    if (looks_at_threads(timer)) {
-        pyprof_governor_init(&timer->governor, timer->options.period_ns, timer->options.max_overhead);
-        apply_period(timer);
-        timer->deadline_ns = timer->last_tick_ns + next_gap(timer);
-    }
+    timer->deadline_ns = timer->last_tick_ns + next_gap(timer);
     timer->usual_late_ns = FIRST_USUAL_NS;
     timer->gap_stretch = 1;
     timer->last_left_out = 0;
@@ -354,8 +349,11 @@ static bool put_off(pyprof_timer *timer, int64_t now, int64_t free_since) {
 
 enum { LOOK_AT_SIZE_NS = 100000000 };
 
-/* Of this process, or of one that it was forked from; attached or not, one timer at a time. */
-static bool has_been_half_way;
+/* Timers come and go, the process is what it is. Of one timer at a time. */
+static bool has_been_half_way; /* or the process that this one was forked from */
+static bool is_short;          /* it was too large when that was last looked at */
+
+void pyprof_timer_thread_reset_child(void) { is_short = false; }
 
 typedef enum { MEMORY_IS_AS_IT_WAS, MEMORY_IS_HALF_WAY, MEMORY_IS_SHORT } memory_change;
 
@@ -369,13 +367,11 @@ static memory_change look_at_size(pyprof_timer *timer, int64_t now) {
     }
     timer->next_size_ns = now + LOOK_AT_SIZE_NS;
     const pyprof_memory_room room = pyprof_memory_room_left();
-    const bool was_short = timer->memory_is_short;
-    timer->memory_is_short = room == PYPROF_BEYOND_LIMIT || (was_short && room == PYPROF_NEAR_LIMIT);
+    const bool was_short = is_short;
+    is_short = room == PYPROF_BEYOND_LIMIT || (was_short && room == PYPROF_NEAR_LIMIT);
     const bool half_way = room >= PYPROF_HALF_WAY_TO_LIMIT && !has_been_half_way;
     has_been_half_way |= half_way;
-    return timer->memory_is_short && !was_short ? MEMORY_IS_SHORT
-           : half_way                           ? MEMORY_IS_HALF_WAY
-                                                : MEMORY_IS_AS_IT_WAS;
+    return is_short && !was_short ? MEMORY_IS_SHORT : half_way ? MEMORY_IS_HALF_WAY : MEMORY_IS_AS_IT_WAS;
 }
 
 static void run_until_stopped(pyprof_timer *timer) {
@@ -407,8 +403,10 @@ static void run_until_stopped(pyprof_timer *timer) {
             pyprof_ring_wake();
         }
         if (now < timer->deadline_ns) {
-            const int64_t due = looks_at_threads(timer) ? timer->deadline_ns : now + LOOK_AT_SIZE_NS;
-            const int64_t next = due < window_end ? due : window_end;
+            int64_t next = timer->deadline_ns < window_end ? timer->deadline_ns : window_end;
+            if (next > now + LOOK_AT_SIZE_NS && pyprof_memory_limit_is_set()) {
+                next = now + LOOK_AT_SIZE_NS;
+            }
             pyprof_futex_wait(&timer->commands, commands, next);
         } else if (!put_off(timer, now, free_since)) {
             tick(timer, now);
@@ -420,7 +418,7 @@ static void run_until_stopped(pyprof_timer *timer) {
 
 /* What the threads have used since the last tick belongs to the stacks they had then. */
 static void settle_everything(pyprof_timer *timer, int64_t now) {
-    if (timer->window == NULL || !looks_at_threads(timer)) {
+    if (timer->window == NULL) {
         return;
     }
     pyprof_threads_read_clocks(&timer->threads, NULL);

@@ -63,7 +63,6 @@ typedef struct {
     uint64_t window_rate_changes; /* before it */
     unsigned gilfree_failures;    /* in a row */
     int64_t next_size_ns;         /* when to look how large the process is */
-    bool memory_is_short;         /* it was too large then */
 } pyprof_timer;
 
 /* Counts something in the statistics. */
@@ -79,6 +78,8 @@ void pyprof_timer_thread_prepare(pyprof_timer *timer);
 void pyprof_timer_thread_run(void *argument);
 
 /* The last window, with what the threads have used up to now, goes to the ring. */
+/* In the child of a fork, before anything else. */
+void pyprof_timer_thread_reset_child(void);
 void pyprof_timer_thread_finish(pyprof_timer *timer);
 
 #endif

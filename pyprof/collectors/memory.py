@@ -141,7 +141,7 @@ class Recorder:
     def _apply(self) -> None:
         if not self._recordings:
             self.watches_size = False
-            _native.limit_memory(resident=0, address_space=0)
+            _native.limit_memory(resident=0, address_space_share=0.0)
             _native.stop_memory()
             return
         _native.set_memory_period(float(min(recording.period for recording in self._recordings)))
@@ -150,9 +150,8 @@ class Recorder:
         if thresholds and time.monotonic() >= self._limits_read + _LIMITS_LAST:
             self._limits, self._limits_read = limits(), time.monotonic()
         share = max(thresholds, default=0.0)
-        resident, address_space = (int(limit * share) for limit in self._limits)
-        self.watches_size = resident > 0 or address_space > 0
-        _native.limit_memory(resident=resident, address_space=address_space)
+        self.watches_size = share > 0 and any(self._limits)
+        _native.limit_memory(resident=int(self._limits[0] * share), address_space_share=share)
 
     def after_fork_in_child(self) -> None:
         """Who held the lock may not exist here; the hook goes on."""

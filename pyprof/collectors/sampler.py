@@ -23,7 +23,7 @@ class Consumer:
         max_overhead: float = 1.0,
         gil: bool = False,
     ) -> None:
-        """sample_rate: Hz, at least; 0: threads need not be looked at. interval: seconds, at most.
+        """sample_rate: Hz, at least. interval: seconds, at most.
 
         max_windows: that may wait (None: any).
         max_overhead: share of one core; a consumer that allows more allows it for all while it is there.
@@ -41,8 +41,8 @@ class Consumer:
 
     @property
     def period_ns(self) -> int:
-        """The mean gap between two looks at the threads; 0: none."""
-        return round(_NS / self.sample_rate) if self.sample_rate else 0
+        """The mean gap between two ticks."""
+        return round(_NS / self.sample_rate)
 
     def put(self, window: _native.Window) -> None:
         if self.max_windows is not None and len(self.windows) >= self.max_windows:
@@ -96,7 +96,7 @@ class Sampler:
         wanted = self._consumers
         if wanted:
             _native.start(
-                period_ns=min((consumer.period_ns for consumer in wanted if consumer.period_ns), default=0),
+                period_ns=min(consumer.period_ns for consumer in wanted),
                 window_ns=round(_NS * min(consumer.interval for consumer in wanted)),
                 max_frames=max(consumer.max_frames for consumer in wanted),
                 ring_windows=max(consumer.max_windows or 1 for consumer in wanted),

@@ -162,7 +162,7 @@ class Stacks:
             f"pyprof {__version__}, CPython {sys.version.split()[0]}",
             f"pid {os.getpid()}, role {self._role}",
         ]
-        if window.period_ns:  # else nobody has looked at threads
+        if window.period_ns and (self._config.cpu or self._config.wall):  # else nobody asked for threads
             lines.append(f"engine {_native.stats()['engine']}, {_rate(window)}")
         losses = {name: n for name, n in window.counters.items() if n and name != "ticks"}
         if window.memory_is_short:

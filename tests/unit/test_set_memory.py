@@ -81,7 +81,7 @@ pyprof.stop()
 
 
 def test_memory_alone(run_python: Run, tmp_path: Path) -> None:
-    """Nobody looks at threads, which would cost more; intervals and the end are as always."""
+    """Threads are hardly looked at, which would cost more; intervals and the end are as always."""
     program = """
 import sys, time
 import pyprof
@@ -94,7 +94,7 @@ while pyprof.stats().files_written < 3:
     assert time.monotonic() < deadline
     time.sleep(0.01)
 stats = pyprof.stats()
-assert (stats.ticks, stats.stacks, stats.sample_rate) == (0, 0, 0), stats
+assert stats.sample_rate == 1 and stats.ticks <= 1 + stats.windows, stats
 assert "hold" in profiler.heap().top()
 pyprof.stop()
 with pyprof.profile(cpu=False, wall=False, memory_period=64) as one_off:
