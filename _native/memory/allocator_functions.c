@@ -4,6 +4,7 @@
 
 #include "memory/allocator_functions.h"
 
+#include <math.h>
 #include <stdint.h>
 
 #include "memory/counting.h"
@@ -116,14 +117,13 @@ const PyMemAllocatorEx *pyprof_hook_next_of(int set, int domain) {
 
 typedef struct {
     pyprof_request before;
-    pyprof_gap *gap;
-    int64_t left;
+    pyprof_gap *gap, had;
     const PyMemAllocatorEx *next;
 } passage;
 
 static passage begin_passage(int set, pyprof_request asked) {
     pyprof_gap *gap = pyprof_gap_of(asked.domain);
-    passage through = {pyprof_own.passing, gap, pyprof_left_of(gap), NULL};
+    passage through = {pyprof_own.passing, gap, {pyprof_left_of(gap), gap->period}, NULL};
     const bool again = pyprof_own.passing.times > 0 && pyprof_own.passing.domain == asked.domain &&
                        pyprof_own.passing.old == asked.old && pyprof_own.passing.size == asked.size;
     asked.times = again ? pyprof_own.passing.times + 1 : 1;
@@ -132,12 +132,14 @@ static passage begin_passage(int set, pyprof_request asked) {
         pyprof_hook_set_cut(set, true);
     }
     through.next = pyprof_hook_next_of(set, asked.domain);
+    gap->period = HUGE_VAL;
     pyprof_set_left(gap, INT64_MAX / 2);
     return through;
 }
 
 static void end_passage(const passage *through) {
-    pyprof_set_left(through->gap, through->left);
+    through->gap->period = through->had.period;
+    pyprof_set_left(through->gap, through->had.left);
     pyprof_own.passing = through->before;
 }
 

@@ -37,7 +37,7 @@ void pyprof_count_sample(pyprof_gap *gap, pyprof_allocation made) {
     if (gap->period == 0) {
         pyprof_heap_draw(gap);
         pyprof_set_left(gap, pyprof_left_of(gap) - (int64_t)made.size);
-        if (pyprof_left_of(gap) >= 0) {
+        if (pyprof_left_of(gap) >= 0 && !pyprof_is_surely_sampled(made.size, gap->period)) {
             return;
         }
     }

@@ -55,7 +55,7 @@ typedef struct {
     bool attached;   /* for sure */
 } pyprof_allocation;
 
-/* The gap is used up by this. */
+/* The gap is used up by this, or it is sampled surely: then, too, another gap is as good as what was left. */
 void pyprof_count_sample(pyprof_gap *gap, pyprof_allocation made);
 
 /* Live blocks of the interpreter's allocators; those that libraries report have the domain of theirs plus
@@ -121,7 +121,8 @@ static inline bool pyprof_gap_holds(pyprof_gap *gap, size_t size) {
 static inline void pyprof_count_in(pyprof_gap *gap, pyprof_allocation made) {
     const size_t most = INT64_MAX / 4;
     made.size = made.size == 0 ? 1 : made.size < most ? made.size : most;
-    if (__builtin_expect(!pyprof_gap_holds(gap, made.size), 0)) {
+    const bool holds = pyprof_gap_holds(gap, made.size);
+    if (__builtin_expect(!holds || pyprof_is_surely_sampled(made.size, gap->period), 0)) {
         pyprof_count_sample(gap, made);
     }
 }

@@ -16,7 +16,9 @@ pyprof_heap pyprof_the_heap = {.lock = PTHREAD_MUTEX_INITIALIZER, .reporting = P
 
 /* -- what is in use -- */
 
-static double weight_of(size_t size, double period) { return -1 / expm1(-(double)size / period); }
+static double weight_of(size_t size, double period) {
+    return pyprof_is_surely_sampled(size, period) ? 1 : -1 / expm1(-(double)size / period);
+}
 
 static pyprof_allocated weigh(const pyprof_live_block *block) {
     return (pyprof_allocated){block->weight, (double)block->weight * (double)block->size};

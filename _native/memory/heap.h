@@ -3,8 +3,9 @@
  * Allocations are sampled: each byte with the same small chance, so that a block of S bytes is sampled with
  * probability 1 - exp(-S/R), R being the mean gap, the period. A sample stands for 1 / (1 - exp(-S/R)) such
  * blocks (Horvitz and Thompson, 1952): unbiased, whatever sizes are mixed and whenever R changes, since each
- * sample keeps its weight. Where more samples live than there is room for, R is doubled and those that live
- * are thinned out as if they had been sampled with the larger one.
+ * sample keeps its weight. Blocks of R bytes and more (and of a page) are sampled always, for what they are.
+ * Where more samples live than there is room for, R is doubled and those that live are thinned out as if they
+ * had been sampled with the larger one.
  *
  * One a process. Everything may be called from any thread, attached or not, and inside an allocation: nothing
  * here allocates Python objects, releases references or waits for the GIL. The lock inside is held for
@@ -43,6 +44,12 @@ bool pyprof_heap_open(const pyprof_heap_options *options);
 void pyprof_heap_close(void);
 void pyprof_heap_forget(void);
 bool pyprof_heap_is_open(void);
+
+/* Whether a block of that size is sampled whatever is left of the gap. */
+enum { PYPROF_LEAST_SURE_BYTES = 4096 };
+static inline bool pyprof_is_surely_sampled(size_t size, double period) {
+    return size >= PYPROF_LEAST_SURE_BYTES && (double)size >= period;
+}
 
 /* For gaps that are drawn from now on. False: it is wanted already. */
 bool pyprof_heap_set_period(double period);

@@ -1,9 +1,10 @@
 """Programs that record memory and answer what they saw, and what theory says of estimates from samples.
 
 A block of S bytes is sampled with the probability p = 1 - exp(-S/R), R being the period, and then stands for
-1/p blocks. The estimate of one block has the variance (1 - p) / p, in blocks, and S^2 times that in bytes;
-blocks are independent. Some 300 means are compared with the truth, at 3 sigma: each run of all tests has one
-that is outside by chance, and is `asked_again`. Where R is so small that p is 1, what is said is exact.
+1/p blocks; one of R and 4,096 bytes or more always, for what it is. The estimate of one block has the variance
+(1 - p) / p, in blocks, and S^2 times that in bytes; blocks are independent. Some 300 means are compared with
+the truth, at 3 sigma: each run of all tests has one that is outside by chance, and is `asked_again`. Where R is
+so small that p is 1, what is said is exact.
 """
 
 import functools
@@ -13,6 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 SIGMAS = 3
+SURE = 4096  # bytes from which blocks of a period and more are always sampled
 MEASURES = "alloc_objects", "alloc_space", "inuse_objects", "inuse_space"
 
 # `ALLOCATING`: the library of programs/allocating.c.
@@ -76,7 +78,9 @@ def asked_again(test: Callable[..., None]) -> Callable[..., None]:
 
 def spread(sizes: Iterable[int], period: float) -> tuple[float, float]:
     """Standard deviations of the estimated number of such blocks, and of their bytes."""
-    odds = [(size, 1 / math.expm1(max(size, 1) / period)) for size in sizes]
+    odds = [
+        (size, 0 if size >= max(period, SURE) else 1 / math.expm1(max(size, 1) / period)) for size in sizes
+    ]
     return math.sqrt(sum(odd for _, odd in odds)), math.sqrt(sum(odd * size**2 for size, odd in odds))
 
 

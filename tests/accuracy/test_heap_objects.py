@@ -101,7 +101,7 @@ if sys.argv[1] == "before":
     import numpy
 if sys.argv[2] == "tracemalloc":
     tracemalloc.start()
-record(65536)
+record(524288)
 import numpy
 
 arrays = [array for _ in range(60) for array in make()]
@@ -113,9 +113,10 @@ answer(held=held, gone=gone, peer=peer - peer_gone)
         imported,
         beside,
     )
-    assert found["held"][3] == pytest.approx(120e6, rel=0.05)
+    # Blocks of the period and more are never missed; headers and the list are a matter of chance.
+    assert found["held"][3] == pytest.approx(120e6, rel=0.03)
     assert found["gone"][2:] == [0, 0]
-    assert found["gone"][1] == pytest.approx(120e6, rel=0.05)
+    assert found["gone"][1] == pytest.approx(120e6, rel=0.03)
     if beside == "tracemalloc":
         assert found["peer"] == pytest.approx(120e6, rel=0.001)
 
@@ -156,7 +157,7 @@ def inuse(heap):
                 sums[name] += sample.values[3]
     return sums
 
-profiler = pyprof.start(exporter="none", memory_period=65536)
+profiler = pyprof.start(exporter="none")
 a = hold_a()
 del a
 b = hold_b()
