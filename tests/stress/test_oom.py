@@ -198,6 +198,69 @@ pyprof.stop()
     assert alarms == [False, True, True, False]  # the first one is half-way
 
 
+@RLIMIT_AS
+def test_restarts_of_the_timer_alarm_nobody_again(run_python: Run, tmp_path: Path) -> None:
+    """Seen to fail: what was known of the size went with the timer."""
+    program = """
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+pyprof.start(output=sys.argv[1], upload_interval=3600, memory_oom_threshold=0.6)
+while len(kept) < 580:
+    grow()
+time.sleep(0.5)
+for _ in range(3):
+    with pyprof.profile(max_frames=64):
+        time.sleep(0.3)
+pyprof.stop()
+"""
+    run_python(GROWING + program, str(tmp_path), check=True)
+    profiles = [pprof.read(path) for path in sorted(tmp_path.glob("*.pb.gz"))]
+    assert sum(any("trigger=oom" in comment for comment in one.comments) for one in profiles) == 1
+
+
+@RLIMIT_AS
+def test_a_limit_that_is_set_later(run_python: Run, tmp_path: Path) -> None:
+    """By the application itself, long before anybody reads limits again."""
+    program = """
+pyprof.start(output=sys.argv[1], upload_interval=3600)
+time.sleep(0.3)
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+until_it_ends(0.001)
+"""
+    assert run_python(GROWING + program, str(tmp_path)).returncode == -9
+    assert any("trigger=oom" in comment for comment in in_use(tmp_path).comments)
+    assert share_of(in_use(tmp_path), "grow")[0] >= 0.8
+
+
+@RLIMIT_AS
+def test_new_threads_where_no_memory_is_left(run_python: Run) -> None:
+    """Seen to fail: glibc allocated a new thread's thread-local data at its first allocation, and aborted."""
+    program = """
+import _thread
+resource.setrlimit(resource.RLIMIT_AS, (600 * MB, 600 * MB))
+pyprof.start(exporter="none", upload_interval=3600)
+_thread.start_new_thread(time.sleep, (0.1,))
+time.sleep(0.3)  # its stack is there for the next one
+size, begun = MB, 0
+while size >= 1024:
+    try:
+        kept.append(bytes(size))
+    except MemoryError:
+        size //= 2
+for _ in range(20):
+    try:
+        _thread.start_new_thread(time.sleep, (0,))
+        begun += 1
+    except (MemoryError, RuntimeError):
+        pass
+time.sleep(0.3)
+kept.clear()
+pyprof.stop()
+print("survived")
+"""
+    result = run_python(GROWING + program)
+    assert result.stdout == "survived\n", (result.returncode, result.stderr)
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits are Linux's")
 def test_no_limit_no_look(run_python: Run) -> None:
     program = """
