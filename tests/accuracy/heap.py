@@ -2,9 +2,9 @@
 
 A block of S bytes is sampled with the probability p = 1 - exp(-S/R), R being the period, and then stands for
 1/p blocks; one of R and 4,096 bytes or more always, for what it is. The estimate of one block has the
-variance (1 - p) / p, in blocks, and S^2 times that in bytes; blocks are independent. Some 300 means are compared with
-the truth, at 3 sigma: each run of all tests has one that is outside by chance, and is `asked_again`. Where R
-is so small that p is 1, what is said is exact.
+variance (1 - p) / p, in blocks, and S^2 times that in bytes; blocks are independent. Some 300 means are
+compared with the truth, at 3 sigma: each run of all tests has one that is outside by chance, and is
+`asked_again`. Where R is so small that p is 1, what is said is exact.
 """
 
 import functools
