@@ -202,6 +202,8 @@ class Profiler:
             _sampler.add(self._consumer)
             self._running = True
             if self._exporter is not None:
+                if _recorder.is_cramped:
+                    self._exporter.load()
                 self._exporter.start(hurry=_recorder.watches_size)
         except BaseException:
             self._running = False

@@ -11,6 +11,7 @@ from .memory_limit import cgroup_limit
 MAX_BYTES = 16 * 1024 * 1024
 """What the stacks of samples, and their symbols, may take."""
 
+_CRAMPED = 1 << 30  # bytes
 _LIMITS_LAST = 60.0
 """Seconds after which limits of memory are read again."""
 
@@ -51,6 +52,8 @@ class Recorder:
         self._limits_read = -_LIMITS_LAST
         self.watches_size = False
         """There is a limit of memory, and somebody wants to know when the process is close to it."""
+        self.is_cramped = False
+        """One that may be reached within some tenths of a second."""
 
     def add(self, recording: Recording) -> None:
         """Record from now on. RuntimeError where that is impossible."""
@@ -140,7 +143,7 @@ class Recorder:
 
     def _apply(self) -> None:
         if not self._recordings:
-            self.watches_size = False
+            self.watches_size = self.is_cramped = False
             _native.limit_memory(resident=0, address_space_share=0.0)
             _native.stop_memory()
             return
@@ -151,6 +154,7 @@ class Recorder:
             self._limits, self._limits_read = limits(), time.monotonic()
         share = max(thresholds, default=0.0)
         self.watches_size = share > 0 and any(self._limits)
+        self.is_cramped = share > 0 and any(0 < limit < _CRAMPED for limit in self._limits)
         _native.limit_memory(resident=int(self._limits[0] * share), address_space_share=share)
 
     def after_fork_in_child(self) -> None:

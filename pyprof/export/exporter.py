@@ -91,10 +91,14 @@ class Exporter:
         """What is wrong with the targets already now; logged, once."""
         return self._delivery.prepare()
 
+    def load(self) -> None:
+        """Load what writing files needs, in the calling thread: the exporter's own may come too late."""
+        self._delivery.load()
+
     def start(self, *, hurry: bool = False) -> None:
         """Start the thread; goes on with what `pause` interrupted.
 
-        hurry: load what can be loaded already now; there may be no time for it later.
+        hurry: it loads what can be loaded first of all; there may be no time for it later.
         """
         if self._thread is not None:
             return

@@ -134,6 +134,18 @@ def new_group(limit: int) -> Path | None:
 
 
 @RLIMIT_AS
+def test_little_room(run_python: Run, tmp_path: Path) -> None:
+    """Full some tenths of a second after the start. Seen to fail: where the exporter loads what it needs."""
+    program = """
+resource.setrlimit(resource.RLIMIT_AS, (300 << 20, 300 << 20))
+pyprof.start(output=sys.argv[1], upload_interval=3600)
+until_it_ends(0)
+"""
+    assert run_python(GROWING + program, str(tmp_path)).returncode == -9
+    assert share_of(in_use(tmp_path), "grow")[0] >= 0.8
+
+
+@RLIMIT_AS
 def test_what_is_pushed_before_the_end(run_python: Run, sink: Callable[..., Sink]) -> None:
     """What pushing needs is loaded half-way."""
     server = sink()
