@@ -362,10 +362,13 @@ typedef enum { MEMORY_IS_AS_IT_WAS, MEMORY_IS_HALF_WAY, MEMORY_IS_SHORT } memory
  * alarm has no time to load. */
 static memory_change look_at_size(pyprof_timer *timer, int64_t now) {
     const bool grew = __atomic_exchange_n(&timer->memory_grew, false, __ATOMIC_ACQ_REL);
-    if ((now < timer->next_size_ns && !grew) || !pyprof_memory_limit_is_set()) {
+    if (now < timer->next_size_ns && !grew) {
         return MEMORY_IS_AS_IT_WAS;
     }
     timer->next_size_ns = now + LOOK_AT_SIZE_NS;
+    if (!pyprof_memory_limit_is_set()) {
+        return MEMORY_IS_AS_IT_WAS;
+    }
     const pyprof_memory_room room = pyprof_memory_room_left();
     const bool was_short = is_short;
     is_short = room == PYPROF_BEYOND_LIMIT || (was_short && room == PYPROF_NEAR_LIMIT);

@@ -186,7 +186,7 @@ answer(results=[*grown, shrunk, *failed], seen=[[f.get(name, [0] * 4) for name i
 def test_too_many_tools(allocating: Run) -> None:
     """Each time on top of another one's functions: in the end there are none of ours left, which is said.
 
-    Seen to fail: the error was lost in the clean-up, and CPython said SystemError.
+    Once the error was lost in the clean-up, and CPython said SystemError.
     """
     found = allocating("""
 import tracemalloc

@@ -260,7 +260,7 @@ pyprof.stop()
 
 
 def test_on_demand_a_signal_handler_may_stop_everything(run: Run) -> None:
-    """Seen to fail: the handler waited for what it had interrupted."""
+    """Once the handler waited for what it had interrupted."""
     run("""
 import signal, threading, time
 profiler = pyprof.start(exporter="none")
