@@ -26,7 +26,7 @@ def native_extension() -> Extension:
         extra_compile_args=(
             ["/std:c11", "/O2"]
             if msvc
-            else ["-std=c11", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra", "-pthread"]
+            else ["-std=c11", "-O2", "-g1", "-fvisibility=hidden", "-Wall", "-Wextra", "-pthread"]
         ),
         # Before glibc 2.34 timers are in librt.
         extra_link_args=[] if msvc else ["-pthread", *([] if PORTABLE else ["-lrt", "-lm"])],
