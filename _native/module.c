@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "labels/labels_type.h"
 #include "memory/heap.h"
 #include "sampling/timer.h"
 #include "windows/window_type.h"
@@ -10,6 +11,7 @@
 #ifndef PYPROF_PORTABLE
 #include "cpython/interpreter.h"
 #include "cpython/traces.h"
+#include "labels/label_reader.h"
 #include "memory/allocator_hook.h"
 #include "memory/counting.h"
 #include "memory/recording.h"
@@ -24,7 +26,7 @@
 
 enum { MAX_RING_WINDOWS = 1024, MAX_FRAMES = 1000 };
 
-static PyObject *native_start(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs) {
+static PyObject *native_start(PyObject *module, PyObject *args, PyObject *kwargs) {
     static char *keywords[] = {"period_ns", "window_ns", "max_frames",   "ring_windows", "window_bytes",
                                "raw_walk",  "gilfree",   "max_overhead", "gil",          NULL};
     long long period_ns, window_ns;
@@ -57,6 +59,7 @@ static PyObject *native_start(PyObject *Py_UNUSED(module), PyObject *args, PyObj
         .max_overhead = max_overhead,
         .gil = gil != 0,
     };
+    pyprof_label_reader_prepare(PyModule_GetState(module));
     if (pyprof_timer_start(&options) < 0) {
         return NULL;
     }
@@ -162,7 +165,7 @@ static PyObject *native_threads(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED
     return PyLong_FromLong(pyprof_native_thread_count());
 }
 
-static PyObject *native_start_memory(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs) {
+static PyObject *native_start_memory(PyObject *module, PyObject *args, PyObject *kwargs) {
     static char *keywords[] = {"period", "max_frames", "max_bytes", "traced", NULL};
     pyprof_heap_options options = {0};
     int traced;
@@ -178,6 +181,7 @@ static PyObject *native_start_memory(PyObject *Py_UNUSED(module), PyObject *args
     }
     options.max_frames = max_frames;
     options.max_bytes = (size_t)max_bytes;
+    pyprof_label_reader_prepare(PyModule_GetState(module));
     if (!pyprof_recording_start(&options, traced != 0)) {
         return NULL;
     }
@@ -289,8 +293,8 @@ static const stats_field numbers[] = {
 };
 
 static const stats_field texts[] = {
-    STATS_FIELD(walk_obstacle), STATS_FIELD(gilfree_obstacle), STATS_FIELD(gil_wait_obstacle),
-    STATS_FIELD(engine),        STATS_FIELD(memory_reads),
+    STATS_FIELD(walk_obstacle),  STATS_FIELD(gilfree_obstacle), STATS_FIELD(gil_wait_obstacle),
+    STATS_FIELD(label_obstacle), STATS_FIELD(engine),           STATS_FIELD(memory_reads),
 };
 
 /* The dictionary with one more item, whose value is taken over; NULL with an error set. */
@@ -338,6 +342,8 @@ static PyObject *native_is_main_interpreter(PyObject *Py_UNUSED(module), PyObjec
 static PyMethodDef methods[] = {
     {"stats", native_stats, METH_NOARGS, NULL},
     {"memory_stats", native_memory_stats, METH_NOARGS, NULL},
+    {"set_labels", (PyCFunction)(void (*)(void))pyprof_set_labels, METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"current_labels", pyprof_current_labels, METH_NOARGS, NULL},
     {"is_main_interpreter", native_is_main_interpreter, METH_NOARGS, NULL},
 #ifndef PYPROF_PORTABLE
     {"start", (PyCFunction)(void (*)(void))native_start, METH_VARARGS | METH_KEYWORDS, NULL},
@@ -394,7 +400,7 @@ static int native_exec(PyObject *module) {
             return -1;
         }
     }
-    if (pyprof_window_type_add(module) < 0) {
+    if (pyprof_window_type_add(module) < 0 || pyprof_labels_add(module) < 0) {
         return -1;
     }
 #ifdef PYPROF_PORTABLE
@@ -420,8 +426,14 @@ static PyModuleDef_Slot slots[] = {
 };
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, .m_name = "pyprof._native", .m_doc = PyDoc_STR("The C core of pyprof."),
-    .m_methods = methods,  .m_slots = slots,
+    PyModuleDef_HEAD_INIT,
+    .m_name = "pyprof._native",
+    .m_doc = PyDoc_STR("The C core of pyprof."),
+    .m_size = sizeof(pyprof_labels_state),
+    .m_methods = methods,
+    .m_slots = slots,
+    .m_traverse = pyprof_labels_traverse,
+    .m_clear = pyprof_labels_clear,
 };
 
 PyMODINIT_FUNC PyInit__native(void) { return PyModuleDef_Init(&definition); }

@@ -7,6 +7,7 @@ shows, in production and all the time, where a service's CPU and wall time go.
 """
 
 from ._version import __version__
+from .context import labels, set_labels
 from .heap import Heap
 from .one_off import OneOff, profile
 from .profiler import Profiler, flush, is_running, start, stats, stop
@@ -18,7 +19,9 @@ __all__ = [
     "__version__",
     "flush",
     "is_running",
+    "labels",
     "profile",
+    "set_labels",
     "start",
     "stats",
     "stop",

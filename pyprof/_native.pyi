@@ -5,7 +5,9 @@ Everything here is internal to pyprof; applications use the names of `pyprof` it
 
 import builtins
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypedDict, final
+from typing import Any, Literal, Self, TypedDict, TypeVar, final
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 SUPPORTED: bool
 """Whether sampling is compiled in (Linux, not `-DPYPROF_PORTABLE`)."""
@@ -57,8 +59,9 @@ class Window:
         inuse_objects: int = 0,
         inuse_space: int = 0,
         truncated: bool = False,
+        labels: Mapping[str, object] | None = None,
     ) -> None:
-        """Add values to a stack of (qualname, filename, first line, line), leaf first.
+        """Add values to a stack of (qualname, filename, first line, line), leaf first, with these labels.
 
         `truncated` adds a visible `[truncated]` root. Raises ValueError for a negative number, a line beyond
         2**31 - 1, a value beyond 2**63 - 1; sums stay at that. Lone surrogates become escapes.
@@ -67,6 +70,10 @@ class Window:
     @property
     def files(self) -> list[str]:
         """The distinct `co_filename`s of the window, in the order `encode` wants them described."""
+
+    @property
+    def labels(self) -> list[tuple[str, str]]:
+        """The distinct labels (name, value) of its samples, in the order `encode` wants values for them."""
 
     @property
     def start_ns(self) -> int:
@@ -110,6 +117,7 @@ class Window:
         period: int,
         files: Sequence[tuple[str, str]] | None = None,
         labels: Mapping[str, int | tuple[int, str]] | None = None,
+        label_values: Sequence[str | None] | None = None,
         comments: Sequence[str] = (),
         default_sample_type: str = "",
         mapping: str = "",
@@ -121,8 +129,44 @@ class Window:
             functions ("" for none); None shows `co_filename` and bare qualnames. ValueError if the window has
             another number of files.
         labels: numeric labels put on every sample, each a number or (number, unit).
-        A sample whose selected values are all zero is left out; stacks that show the same are one sample.
+        label_values: for each entry of `Window.labels` the value to show, None for leaving it out; None shows
+            all as they are. ValueError if the window has another number of labels.
+        A sample whose selected values are all zero is left out; samples that show the same are one.
         """
+
+@final
+class Labels:
+    """Labels on everything that is sampled in a block of code; a decorator, too.
+
+    They go with the context (contextvars): to asyncio tasks, to_thread, copied contexts, and on free-threaded
+    builds to threads that are started in the block. Within another block's they are added; a value None takes
+    that one's away. Values are text, or made text by str(), and cut at 2048 bytes. A block may be entered
+    again and again, by several threads and tasks at once; it never raises at its end.
+    """
+
+    def __init__(self, **labels: object) -> None:
+        """ValueError for a name that profiles cannot have, or for more than 32."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exception: object) -> Literal[False]: ...
+    def __call__(self, function: _Function) -> _Function:
+        """The function with its body in the block: of any kind, coroutine functions and generators included."""
+
+    def add(self, **labels: object) -> None:
+        """Add labels to the block, and to what was sampled in it before.
+
+        That is: as far as the profile of that interval has not been made yet. Also after the block has
+        ended, and from any thread; of a block that runs several times, the one that began last.
+        """
+
+def set_labels(**labels: object) -> None:
+    """Set labels until the innermost `with labels` block ends, or for the rest of this context.
+
+    None takes one away. Raises ValueError as `labels` does.
+    """
+
+def current_labels() -> dict[str, str]:
+    """Those of the calling context."""
 
 @final
 class Thread:
@@ -226,6 +270,7 @@ class _Stats(TypedDict):
     walk_obstacle: str | None
     gilfree_obstacle: str | None
     gil_wait_obstacle: str | None
+    label_obstacle: str | None
     engine: str | None
     memory_reads: str | None
     trusted_clocks: bool

@@ -116,6 +116,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("max_frames", Integer(1, 1000), 256, "frames kept of a stack, from the leaf"),
     Option("max_overhead", Number(0.0001, 1, "share of one core"), 0.01,
            "CPU time of pyprof itself, share of one core; the rate gives way to it (1: no limit)"),
+    Option("label_values_max", Integer(1, 1_000_000), 1000,
+           "values of one label that profiles tell apart; the rest is __other__ (not of span_id, trace_id)"),
     Option("ring_windows", Integer(1, 1024), 6, "profiles that wait in memory for a slow server, at most"),
     Option("tags", TAGS, None, "labels on every profile: name=value,name=value"),
     Option("auth_token", HeaderText(), None, "bearer token for the server", secret=True),
@@ -152,6 +154,7 @@ class Config:
     memory_oom_threshold: float
     max_frames: int
     max_overhead: float
+    label_values_max: int
     ring_windows: int
     tags: Mapping[str, str]
     auth_token: str | None

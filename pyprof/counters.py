@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from . import _native
+    from .collectors.label_bound import LabelBound
     from .export.delivery import Counters
 
 
@@ -71,6 +72,10 @@ class Stats:
     """Stacks without memory in use that made room for others; what they had allocated is in `[overflow]`."""
     memory_gaps: int
     """Times that another tool had cut pyprof out of the allocators: what was in use is unknown since."""
+    label_values_other: int
+    """Label values beyond `label_values_max`, counted once a profile: `__other__` stands for them."""
+    labels_left_out: int
+    """Labels, counted once a profile and value, whose names are more than a server takes."""
     own_cpu_ns: int
     """CPU time of pyprof itself, nanoseconds: its threads, and its work on the application's."""
     own_bytes: int
@@ -93,6 +98,7 @@ def gather(
     *,
     running: bool,
     dropped_windows: int,
+    label_bound: "LabelBound | None",
 ) -> Stats:
     """Each counter is taken by the name of its field; only what is called or counted otherwise stands here.
 
@@ -108,6 +114,8 @@ def gather(
         "memory_reads": native["memory_reads"] or "none",
         "engine_notes": tuple(_engine_notes(native, running)),
         "dropped_windows": native["dropped_windows"] + dropped_windows,
+        "label_values_other": label_bound.other_values if label_bound is not None else 0,
+        "labels_left_out": label_bound.left_out if label_bound is not None else 0,
         "own_bytes": native["bytes"] + memory["bytes"],
     }
     return Stats(**{field.name: found[field.name] for field in fields(Stats) if field.name in found})
@@ -118,6 +126,8 @@ def _engine_notes(native: "_native._Stats", running: bool) -> "Iterator[str]":
         yield f"stacks are read through the public C API: {native['walk_obstacle']}"
     if native["gilfree_obstacle"] is not None:
         yield f"engine gilfree is not in use: {native['gilfree_obstacle']}"
+    if native["label_obstacle"] is not None:
+        yield f"labels are not in the profiles: {native['label_obstacle']}"
     if native["gil_wait_obstacle"] is not None:
         yield f"gil_wait is not in the profiles: {native['gil_wait_obstacle']}"
     if running and not native["trusted_clocks"]:

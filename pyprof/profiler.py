@@ -24,6 +24,7 @@ from .option_kinds import Number
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .collectors.label_bound import LabelBound
     from .counters import Stats
     from .export.delivery import Counters
     from .export.exporter import Exporter
@@ -48,6 +49,8 @@ class Profiler:
         self._counters = previous.counters if previous is not None else None
         self._dropped_before = previous.dropped_windows if previous is not None else 0
         self._stacks = Stacks(config, "main")
+        if previous is not None:
+            self.label_bound.count_on(previous.label_bound)
         self._exporter: Exporter | None = None
         self._consumer = _consumer(config)
         self._recording = Recording(
@@ -73,6 +76,10 @@ class Profiler:
     def dropped_windows(self) -> int:
         """Windows that were finished but not taken by the exporter in time."""
         return self._dropped_before + self._consumer.dropped
+
+    @property
+    def label_bound(self) -> "LabelBound":
+        return self._stacks.label_bound
 
     @property
     def counters(self) -> "Counters | None":
@@ -393,6 +400,7 @@ def stats() -> "Stats":
         _current.counters if _current is not None else None,
         running=is_running(),
         dropped_windows=_current.dropped_windows if _current is not None else 0,
+        label_bound=_current.label_bound if _current is not None else None,
     )
 
 

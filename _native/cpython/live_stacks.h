@@ -39,6 +39,7 @@ typedef struct {
         *frame_holder; /* what has `frame`, and changes with C calls into the interpreter, until 3.12 */
     const char *frame; /* the innermost */
     const char *chunk, *top, *limit; /* of the data stack */
+    const char *context;             /* NULL: none */
     bool in_trace_function;
     char copy[PYPROF_LIVE_THREAD_BYTES];
 } pyprof_live_thread;

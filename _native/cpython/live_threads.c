@@ -21,6 +21,7 @@ void pyprof_live_parse(pyprof_live_thread *thread) {
 #endif
     thread->chunk = pointer_at(copy, offsetof(PyThreadState, datastack_chunk));
     thread->top = pointer_at(copy, offsetof(PyThreadState, datastack_top));
+    thread->context = pointer_at(copy, offsetof(PyThreadState, context));
     int tracing;
     memcpy(&tracing, copy + offsetof(PyThreadState, tracing), sizeof(tracing));
     thread->in_trace_function = tracing != 0;

@@ -84,10 +84,11 @@ static bool has_values(const pyprof_values *values) {
 static void add_report(pyprof_window *window, const site_report *report) {
     const pyprof_site *site = report->site;
     if (has_values(&report->values)) {
-        const pyprof_stack_id stack =
-            site->depth == 0 ? PYPROF_OVERFLOW_STACK
-                             : pyprof_window_intern(window, site->frames, site->depth, site->truncated);
-        pyprof_window_add(window, stack, &report->values);
+        const pyprof_sample_id sample =
+            site->depth == 0
+                ? PYPROF_OVERFLOW_SAMPLE
+                : pyprof_window_intern(window, site->frames, site->depth, site->truncated, site->labels);
+        pyprof_window_add(window, sample, &report->values);
     }
 }
 

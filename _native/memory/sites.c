@@ -4,10 +4,18 @@
 
 #include <string.h>
 
+#include "cpython/contexts.h"
 #include "cpython/interpreter.h"
+#include "labels/label_reader.h"
 #include "windows/hash_index.h"
 
 enum { FIRST_CAPACITY = 256, FIRST_ROOM = 256 };
+
+/* What is looked for; its frames and labels are in the table. */
+typedef struct {
+    uint32_t depth, label_count, hash;
+    bool truncated;
+} site_key;
 
 static size_t bytes_of(uint32_t depth) { return sizeof(pyprof_site) + depth * sizeof(pyprof_frame); }
 
@@ -36,6 +44,10 @@ static void free_site(pyprof_sites *sites, pyprof_site *site) {
     for (uint32_t i = 0; i < site->depth; i++) {
         pyprof_symbol_release(site->frames[i].symbol);
     }
+    if (site->labels != NULL) {
+        sites->budget.used -= pyprof_label_set_bytes(site->labels);
+        pyprof_label_set_release(site->labels);
+    }
     pyprof_budget_free(&sites->budget, site, bytes_of(site->depth));
 }
 
@@ -57,15 +69,14 @@ void pyprof_sites_close(pyprof_sites *sites) {
     *sites = (pyprof_sites){0};
 }
 
-/* The frames of the thread, in `frames`, and their hash; false where a symbol finds no room. */
-static bool read_frames(pyprof_sites *sites, PyThreadState *thread, uint32_t *depth, bool *truncated,
-                        uint32_t *hash) {
-    *truncated = false;
-    *depth = thread == NULL
-                 ? 0
-                 : (uint32_t)pyprof_walk_positions(thread, sites->positions, sites->max_frames, truncated);
-    uint64_t mixed = *truncated;
-    for (uint32_t i = 0; i < *depth; i++) {
+/* The frames of the thread; false where a symbol finds no room. */
+static bool read_frames(pyprof_sites *sites, PyThreadState *thread, site_key *key) {
+    if (thread != NULL) {
+        key->depth =
+            (uint32_t)pyprof_walk_positions(thread, sites->positions, sites->max_frames, &key->truncated);
+    }
+    uint64_t mixed = key->truncated;
+    for (uint32_t i = 0; i < key->depth; i++) {
         const pyprof_code_position *at = &sites->positions[i];
         pyprof_symbol *symbol = pyprof_known_code_get(&sites->code, &sites->budget, at->code);
         if (symbol == NULL) {
@@ -74,23 +85,53 @@ static bool read_frames(pyprof_sites *sites, PyThreadState *thread, uint32_t *de
         sites->frames[i] = (pyprof_frame){symbol, at->lasti};
         mixed = pyprof_mix(mixed, (uintptr_t)symbol ^ (uint64_t)(uint32_t)at->lasti << 40);
     }
-    if (*depth == 0) {
-        sites->frames[(*depth)++] = (pyprof_frame){sites->native, 0};
+    if (key->depth == 0) {
+        sites->frames[key->depth++] = (pyprof_frame){sites->native, 0};
     }
-    *hash = (uint32_t)mixed;
+    key->hash = (uint32_t)mixed;
     return true;
 }
 
-static bool has_frames(const pyprof_site *site, const pyprof_frame *frames, uint32_t depth, bool truncated) {
-    if (site->depth != depth || site->truncated != truncated) {
+static void read_labels(pyprof_sites *sites, PyThreadState *thread, site_key *key) {
+    pyprof_label_set *set =
+        thread == NULL ? NULL : pyprof_labels_of_context(pyprof_context_of(thread), PYPROF_STANDS_STILL);
+    if (set == NULL) {
+        return;
+    }
+    const uint32_t count = pyprof_label_set_resolve(set, sites->labels);
+    uint64_t mixed = key->hash;
+    for (uint32_t i = 0; i < count; i++) {
+        const pyprof_label *label = &sites->labels[i];
+        if (!pyprof_label_is_of_span(label)) {
+            mixed = pyprof_mix(mixed, pyprof_hash_bytes(label->name, label->name_size));
+            mixed = pyprof_mix(mixed, pyprof_hash_bytes(label->value, label->value_size));
+            sites->labels[key->label_count++] = *label;
+        }
+    }
+    key->hash = (uint32_t)mixed;
+    pyprof_label_set_release(set); /* the calling thread's context holds it */
+}
+
+static bool has_labels(const pyprof_site *site, const pyprof_label *labels, uint32_t count) {
+    const pyprof_label_list *own = site->labels == NULL ? NULL : pyprof_label_set_own(site->labels);
+    bool same = (own == NULL ? 0 : own->count) == count;
+    for (uint32_t i = 0; i < count && same; i++) {
+        same = pyprof_is_same_label(&own->labels[i], &labels[i]);
+    }
+    return same;
+}
+
+static bool is_of(const pyprof_site *site, const pyprof_sites *sites, const site_key *key) {
+    if (site->hash != key->hash || site->depth != key->depth || site->truncated != key->truncated) {
         return false;
     }
-    for (uint32_t i = 0; i < depth; i++) {
-        if (site->frames[i].symbol != frames[i].symbol || site->frames[i].lasti != frames[i].lasti) {
+    for (uint32_t i = 0; i < key->depth; i++) {
+        if (site->frames[i].symbol != sites->frames[i].symbol ||
+            site->frames[i].lasti != sites->frames[i].lasti) {
             return false;
         }
     }
-    return true;
+    return has_labels(site, sites->labels, key->label_count);
 }
 
 /* Room for one more; where slots cannot grow, chains get longer. */
@@ -127,15 +168,37 @@ static bool reserve(pyprof_sites *sites) {
     return true;
 }
 
-static pyprof_site *insert(pyprof_sites *sites, uint32_t depth, bool truncated, uint32_t hash) {
-    pyprof_site *site = reserve(sites) ? pyprof_budget_alloc(&sites->budget, bytes_of(depth)) : NULL;
+/* False without memory. */
+static bool keep_labels(pyprof_sites *sites, const site_key *key, pyprof_label_set **labels) {
+    *labels = NULL;
+    if (key->label_count == 0) {
+        return true;
+    }
+    pyprof_label_list *list = pyprof_label_list_new(sites->labels, key->label_count);
+    *labels = list == NULL ? NULL : pyprof_label_set_new(list, NULL);
+    pyprof_label_list_release(list);
+    if (*labels != NULL && !pyprof_budget_charge(&sites->budget, pyprof_label_set_bytes(*labels))) {
+        pyprof_label_set_release(*labels);
+        *labels = NULL;
+    }
+    return *labels != NULL;
+}
+
+static pyprof_site *insert(pyprof_sites *sites, const site_key *key) {
+    pyprof_label_set *labels;
+    pyprof_site *site = reserve(sites) ? pyprof_budget_alloc(&sites->budget, bytes_of(key->depth)) : NULL;
     if (site == NULL) {
         return sites->overflow;
     }
-    pyprof_site **slot = &sites->slots[hash & (sites->capacity - 1)];
-    *site = (pyprof_site){.next = *slot, .hash = hash, .depth = depth, .truncated = truncated};
-    memcpy(site->frames, sites->frames, depth * sizeof(*site->frames));
-    for (uint32_t i = 0; i < depth; i++) {
+    if (!keep_labels(sites, key, &labels)) {
+        pyprof_budget_free(&sites->budget, site, bytes_of(key->depth));
+        return sites->overflow;
+    }
+    pyprof_site **slot = &sites->slots[key->hash & (sites->capacity - 1)];
+    *site = (pyprof_site){
+        .next = *slot, .hash = key->hash, .depth = key->depth, .truncated = key->truncated, .labels = labels};
+    memcpy(site->frames, sites->frames, key->depth * sizeof(*site->frames));
+    for (uint32_t i = 0; i < key->depth; i++) {
         pyprof_symbol_retain(site->frames[i].symbol);
     }
     *slot = site;
@@ -144,17 +207,18 @@ static pyprof_site *insert(pyprof_sites *sites, uint32_t depth, bool truncated, 
 }
 
 pyprof_site *pyprof_sites_find(pyprof_sites *sites, PyThreadState *thread) {
-    uint32_t depth, hash;
-    bool truncated;
-    if (!read_frames(sites, thread, &depth, &truncated, &hash)) {
+    site_key key = {0};
+    if (!read_frames(sites, thread, &key)) {
         return sites->overflow;
     }
-    for (pyprof_site *site = sites->slots[hash & (sites->capacity - 1)]; site != NULL; site = site->next) {
-        if (site->hash == hash && has_frames(site, sites->frames, depth, truncated)) {
+    read_labels(sites, thread, &key);
+    for (pyprof_site *site = sites->slots[key.hash & (sites->capacity - 1)]; site != NULL;
+         site = site->next) {
+        if (is_of(site, sites, &key)) {
             return site;
         }
     }
-    return insert(sites, depth, truncated, hash);
+    return insert(sites, &key);
 }
 
 static void unlink_site(pyprof_sites *sites, const pyprof_site *site) {

@@ -1,4 +1,6 @@
-/* Sites: the distinct stacks that sampled allocations were made at, and what was allocated there.
+/* Sites: the distinct stacks, with their labels, that sampled allocations were made at, and what was
+ * allocated there. Spans are not told apart: nearly each would be a site of its own, for as long as something
+ * of it lives.
  *
  * Everything here takes the caller's lock (memory/heap.c), may be called inside an allocation and from the
  * death of a code object, and touches no Python object but the frames and code that the calling thread keeps
@@ -14,6 +16,7 @@
 #include <stdint.h>
 
 #include "cpython/interpreter.h"
+#include "labels/label_set.h"
 #include "memory/known_code.h"
 #include "windows/budget.h"
 #include "windows/window.h"
@@ -28,6 +31,7 @@ typedef struct pyprof_site {
     uint32_t hash;
     uint32_t depth;
     bool truncated;
+    pyprof_label_set *labels;   /* a reference; NULL: none */
     uint32_t live;              /* samples that have not been freed */
     uint32_t generation;        /* of `allocated` and `reported`: one a process */
     uint64_t peak;              /* which one `at_peak` is of */
@@ -50,13 +54,14 @@ typedef struct {
     pyprof_code_position *positions;
     pyprof_frame *frames;
     uint32_t max_frames;
+    pyprof_label labels[PYPROF_MOST_LABELS]; /* of the stack that is looked for */
 } pyprof_sites;
 
 /* False without memory. */
 bool pyprof_sites_open(pyprof_sites *sites, size_t max_bytes, uint32_t max_frames);
 void pyprof_sites_close(pyprof_sites *sites);
 
-/* That of the thread's stack; NULL: a thread that runs no Python code. Never NULL. */
+/* That of the thread's stack and labels; NULL: a thread that runs no Python code. Never NULL. */
 pyprof_site *pyprof_sites_find(pyprof_sites *sites, PyThreadState *thread);
 
 /* Removes those that `is_idle`: nobody may hold them. */

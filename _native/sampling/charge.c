@@ -2,7 +2,7 @@
 #ifndef PYPROF_PORTABLE
 #include "sampling/charge.h"
 
-static void add(pyprof_window *window, pyprof_stack_id stack, int column, int64_t value) {
+static void add(pyprof_window *window, pyprof_sample_id stack, int column, int64_t value) {
     pyprof_values values = {{0}};
     values.column[column] = value;
     pyprof_window_add(window, stack, &values);
@@ -81,9 +81,9 @@ void pyprof_charge_sample(pyprof_thread *thread, pyprof_window *window, int64_t 
 }
 
 int64_t pyprof_charge_rest(pyprof_thread *thread, pyprof_window *window, int64_t wall_ns) {
-    pyprof_stack_id place = thread->placed_stack != PYPROF_NO_STACK  ? thread->placed_stack
-                            : thread->moved_stack != PYPROF_NO_STACK ? thread->moved_stack
-                                                                     : thread->stack;
+    pyprof_sample_id place = thread->placed_stack != PYPROF_NO_STACK  ? thread->placed_stack
+                             : thread->moved_stack != PYPROF_NO_STACK ? thread->moved_stack
+                                                                      : thread->stack;
     int64_t rest = thread->clock_ns - thread->charged_ns;
     if (place == PYPROF_NO_STACK || (rest <= 0 && wall_ns <= 0)) {
         return 0; /* not seen in this window: carried to the next */

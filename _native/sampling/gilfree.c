@@ -4,6 +4,7 @@
 
 #include "cpython/live_interpreters.h"
 #include "cpython/live_stacks.h"
+#include "labels/label_reader.h"
 #include "sampling/clocks.h"
 #include "sampling/on_cpu.h"
 #include "sampling/thread_lists.h"
@@ -84,6 +85,12 @@ static bool walk(const reader *reads, pyprof_thread_node *one, bool is_copied, p
     return accepted && !has_died;
 }
 
+/* The context is the one that the stack was read with; what it holds is read a moment later. */
+static void read_labels(const pyprof_thread_node *one, pyprof_thread_view *view) {
+    pyprof_label_set_release(view->labels);
+    view->labels = pyprof_labels_of_context(one->thread.context, PYPROF_MAY_CHANGE);
+}
+
 /* -- a thread of the main interpreter alone -- */
 
 static bool read_alone(const reader *reads, pyprof_thread_node *one, bool on_cpu, pyprof_thread_view *view) {
@@ -97,6 +104,7 @@ static bool read_alone(const reader *reads, pyprof_thread_node *one, bool on_cpu
     all_stood_still &= live.stood_still || !on_cpu;
     view->truncated = live.truncated;
     view->is_incomplete = live.is_incomplete;
+    read_labels(one, view);
     return read && pyprof_snapshot_add_frames(reads->request, view, frames[0], live.depth, symbol_of);
 }
 
@@ -178,6 +186,9 @@ static bool read_elsewhere(const reader *reads, pyprof_thread_node *first, pypro
     read = read && add_part(reads, &stack, first) && read_together(reads, &stack, view);
     view->walked = read;
     view->unread = !read;
+    if (read) {
+        read_labels(first, view);
+    }
     view->instruction = NULL; /* it may have the GIL of the other interpreter */
     const pyprof_thread_node *last = first->companion == NULL ? first : first->companion;
     view->elsewhere = (stack.count > 0 ? stack.parts[0].node : last)->thread.address;

@@ -57,9 +57,10 @@ static void take_stack(pyprof_timer *timer, const pyprof_thread_view *view, pypr
     const pyprof_frame *frames = timer->snapshot.frames + view->first_frame;
     thread->gil.at_safe_point = false;
     thread->in_python = view->depth > 0;
-    thread->stack = thread->in_python
-                        ? pyprof_window_intern(timer->window, frames, view->depth, view->truncated)
-                        : pyprof_window_intern(timer->window, &timer->native_frame, 1, false);
+    thread->stack =
+        thread->in_python
+            ? pyprof_window_intern(timer->window, frames, view->depth, view->truncated, view->labels)
+            : pyprof_window_intern(timer->window, &timer->native_frame, 1, false, view->labels);
     thread->stack_is_current = !view->is_incomplete && !clock_is_later;
     pyprof_count(&timer->stats.stacks, 1);
 }

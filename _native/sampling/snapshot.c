@@ -6,9 +6,11 @@
 #include <string.h>
 
 #include "cpython/callables.h"
+#include "cpython/contexts.h"
 #include "cpython/gil.h"
 #include "cpython/interpreter.h"
 #include "cpython/live_stacks.h"
+#include "labels/label_reader.h"
 #include "sampling/clocks.h"
 #include "sampling/growing.h"
 #include "sampling/own_threads.h"
@@ -16,10 +18,17 @@
 #include "symbols/c_functions.h"
 #include "symbols/code_cache.h"
 
+static void forget_threads(pyprof_snapshot *snapshot) {
+    for (size_t i = 0; i < snapshot->thread_count; i++) {
+        pyprof_label_set_release(snapshot->threads[i].labels);
+    }
+    snapshot->thread_count = 0;
+}
+
 void pyprof_snapshot_begin(const pyprof_snapshot_request *request) {
     pyprof_c_functions_begin_snapshot();
     pyprof_snapshot *snapshot = request->snapshot;
-    snapshot->thread_count = 0;
+    forget_threads(snapshot);
     snapshot->frame_count = 0;
     snapshot->taken_ns = pyprof_monotonic_ns();
     snapshot->has_starting = snapshot->lacks_others = false;
@@ -122,6 +131,7 @@ static bool walk(const pyprof_snapshot_request *request, PyThreadState *tstate, 
     if (!pyprof_is_in_trace_function(tstate)) {
         find_callees(frames, depth, tstate == PyThreadState_Get());
     }
+    view->labels = pyprof_labels_of_context(pyprof_context_of(tstate), PYPROF_STANDS_STILL);
     return pyprof_snapshot_add_frames(request, view, frames, depth, pyprof_code_cache_get);
 }
 
@@ -211,6 +221,7 @@ bool pyprof_snapshot_take(const pyprof_snapshot_request *request) {
 }
 
 void pyprof_snapshot_free(pyprof_snapshot *snapshot) {
+    forget_threads(snapshot);
     free(snapshot->threads);
     free(snapshot->frames);
     memset(snapshot, 0, sizeof(*snapshot));

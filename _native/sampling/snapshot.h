@@ -12,6 +12,7 @@
 
 #include "cpython/gil_waiters.h"
 #include "cpython/interpreter.h"
+#include "labels/label_set.h"
 #include "sampling/threads.h"
 #include "symbols/symbol.h"
 #include "windows/window.h"
@@ -31,7 +32,8 @@ typedef struct {
     const char *instruction;
     bool walked; /* false: the thread has not run since the last snapshot, its stack is the one it had then */
     bool unread; /* or it has, and its stack could not be read */
-    bool is_incomplete; /* it ends at a caller: to be read again, whether the thread runs or not */
+    bool is_incomplete;       /* it ends at a caller: to be read again, whether the thread runs or not */
+    pyprof_label_set *labels; /* of what it did then, a reference; NULL: none */
     /* Its innermost thread state, if that is of another interpreter than the main one. */
     const void *elsewhere;
 } pyprof_thread_view;

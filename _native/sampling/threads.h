@@ -59,15 +59,15 @@ typedef struct {
     pyprof_odds odds[2];    /* not presumed to be on a CPU, presumed */
     bool in_python;         /* `stack` has Python frames */
     bool stack_is_current;  /* the thread has not run since `stack` was seen */
-    pyprof_stack_id stack;  /* ids are of the current window; PYPROF_NO_STACK: none there yet */
-    pyprof_stack_id placed_stack;
-    pyprof_stack_id moved_stack; /* where the thread was seen after it had used most between two samples, */
-    int64_t moved_most_ns;       /* and how much that was */
-    pyprof_gil_part gil_part;    /* at this tick */
-    double gil_weight;           /* for how many threads it stands in that */
-    const char *instruction;     /* of this tick's snapshot, see snapshot.h; NULL: it was not needed */
-    struct {                     /* see gil_waits.c */
-        pyprof_gil_part part;    /* until the clock moves */
+    pyprof_sample_id stack; /* with its labels; ids are of the current window; PYPROF_NO_STACK: none yet */
+    pyprof_sample_id placed_stack;
+    pyprof_sample_id moved_stack; /* where the thread was seen after it had used most between two samples, */
+    int64_t moved_most_ns;        /* and how much that was */
+    pyprof_gil_part gil_part;     /* at this tick */
+    double gil_weight;            /* for how many threads it stands in that */
+    const char *instruction;      /* of this tick's snapshot, see snapshot.h; NULL: it was not needed */
+    struct {                      /* see gil_waits.c */
+        pyprof_gil_part part;     /* until the clock moves */
         bool in_doubt, named, at_safe_point;
     } gil;
 

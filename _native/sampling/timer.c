@@ -11,6 +11,7 @@
 #include "cpython/guarded_read.h"
 #include "cpython/interpreter.h"
 #include "cpython/live_stacks.h"
+#include "labels/label_reader.h"
 #include "memory/heap.h"
 #include "sampling/clocks.h"
 #include "sampling/current_frames.h"
@@ -222,8 +223,8 @@ void pyprof_timer_get_stats(pyprof_timer_stats *stats) {
     stats->period_ns = runs ? __atomic_load_n(&timer.stats.period_ns, __ATOMIC_RELAXED) : 0;
     stats->dropped_windows = pyprof_ring_dropped();
     stats->own_cpu_ns = (uint64_t)pyprof_own_threads_cpu_ns();
-    stats->bytes =
-        pyprof_code_cache_bytes() + pyprof_c_functions_bytes() + pyprof_gilfree_bytes() + pyprof_ring_bytes();
+    stats->bytes = pyprof_code_cache_bytes() + pyprof_c_functions_bytes() + pyprof_gilfree_bytes() +
+                   pyprof_ring_bytes() + pyprof_label_sets_bytes();
     const char *obstacle = __atomic_load_n(&timer.gilfree_obstacle, __ATOMIC_RELAXED);
     const int reading = __atomic_load_n(&timer.reading, __ATOMIC_RELAXED);
     if (reading == PYPROF_BY_MEMFD) {
@@ -236,6 +237,7 @@ void pyprof_timer_get_stats(pyprof_timer_stats *stats) {
     }
     stats->walk_obstacle = timer.walk_obstacle;
     stats->gilfree_obstacle = obstacle;
+    stats->label_obstacle = pyprof_label_reader_obstacle();
     stats->gil_wait_obstacle = __atomic_load_n(&timer.gil_wait_obstacle, __ATOMIC_RELAXED);
     stats->engine = timer.interp == NULL ? NULL : obstacle == NULL ? "gilfree" : "current_frames";
     stats->trusted_clocks = timer.stats.trusted_clocks;

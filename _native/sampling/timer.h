@@ -39,6 +39,7 @@ typedef struct {
     uint64_t own_cpu_ns, bytes;
     const char *walk_obstacle;     /* NULL: the raw walk is in use */
     const char *gilfree_obstacle;  /* NULL: the engine is in use */
+    const char *label_obstacle;    /* NULL: labels can be read */
     const char *gil_wait_obstacle; /* NULL: it is told who waits for the GIL, or nobody has asked */
     const char *engine;            /* in use, or last used; NULL: none yet */
     const char *memory_reads;      /* how `gilfree` reads; NULL: it is not in use */

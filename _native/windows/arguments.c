@@ -133,7 +133,8 @@ static bool parse_files(pyprof_encode_arguments *arguments, PyObject *sequence) 
     return parsed;
 }
 
-static bool parse_label(pyprof_encode_arguments *arguments, PyObject *item, pyprof_numeric_label *label) {
+static bool parse_numeric_label(pyprof_encode_arguments *arguments, PyObject *item,
+                                pyprof_numeric_label *label) {
     if (!check_tuple(item, 2, "labels", "(name, value)")) {
         return false;
     }
@@ -150,7 +151,7 @@ static bool parse_label(pyprof_encode_arguments *arguments, PyObject *item, pypr
            pyprof_parse_integer(value, "labels: value", INT64_MIN, INT64_MAX, &label->value);
 }
 
-static bool parse_labels(pyprof_encode_arguments *arguments, PyObject *mapping) {
+static bool parse_numeric_labels(pyprof_encode_arguments *arguments, PyObject *mapping) {
     if (mapping == NULL || mapping == Py_None) {
         return true;
     }
@@ -161,7 +162,8 @@ static bool parse_labels(pyprof_encode_arguments *arguments, PyObject *mapping) 
         }
         return false;
     }
-    PyObject *items = sequence_items(pairs, "labels", sizeof(pyprof_numeric_label), &arguments->labels);
+    PyObject *items =
+        sequence_items(pairs, "labels", sizeof(pyprof_numeric_label), &arguments->numeric_labels);
     Py_DECREF(pairs);
     if (items == NULL) {
         return false;
@@ -169,11 +171,32 @@ static bool parse_labels(pyprof_encode_arguments *arguments, PyObject *mapping) 
     Py_ssize_t count = PyTuple_GET_SIZE(items);
     bool parsed = true;
     for (Py_ssize_t i = 0; i < count && parsed; i++) {
-        parsed = parse_label(arguments, PyTuple_GET_ITEM(items, i), &arguments->labels[i]);
+        parsed = parse_numeric_label(arguments, PyTuple_GET_ITEM(items, i), &arguments->numeric_labels[i]);
     }
     Py_DECREF(items);
-    arguments->encoding.labels = arguments->labels;
-    arguments->encoding.label_count = (size_t)count;
+    arguments->encoding.numeric_labels = arguments->numeric_labels;
+    arguments->encoding.numeric_label_count = (size_t)count;
+    return parsed;
+}
+
+static bool parse_label_values(pyprof_encode_arguments *arguments, PyObject *sequence) {
+    if (sequence == NULL || sequence == Py_None) {
+        return true;
+    }
+    PyObject *items = sequence_items(sequence, "label_values", sizeof(pyprof_text), &arguments->label_values);
+    if (items == NULL) {
+        return false;
+    }
+    Py_ssize_t count = PyTuple_GET_SIZE(items);
+    bool parsed = true;
+    for (Py_ssize_t i = 0; i < count && parsed; i++) {
+        PyObject *value = PyTuple_GET_ITEM(items, i);
+        parsed = value == Py_None ||
+                 keep_text(arguments, value, "label_values: value", &arguments->label_values[i]);
+    }
+    Py_DECREF(items);
+    arguments->encoding.label_values = arguments->label_values;
+    arguments->encoding.label_value_count = (size_t)count;
     return parsed;
 }
 
@@ -218,19 +241,23 @@ static bool parse_text(pyprof_encode_arguments *arguments, PyObject *text, const
 }
 
 bool pyprof_encode_arguments_parse(pyprof_encode_arguments *arguments, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"sample_types", "period_type",         "period",  "files", "labels",
-                            "comments",     "default_sample_type", "mapping", NULL};
+    static char *names[] = {
+        "sample_types", "period_type",         "period",  "files", "labels", "label_values",
+        "comments",     "default_sample_type", "mapping", NULL};
     PyObject *sample_types, *period_type = NULL, *period = NULL, *files = NULL, *labels = NULL,
-                            *comments = NULL, *default_sample_type = NULL, *mapping = NULL;
+                            *label_values = NULL, *comments = NULL, *default_sample_type = NULL,
+                            *mapping = NULL;
     *arguments = (pyprof_encode_arguments){0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$OOOOOOO:encode", names, &sample_types, &period_type,
-                                     &period, &files, &labels, &comments, &default_sample_type, &mapping)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$OOOOOOOO:encode", names, &sample_types, &period_type,
+                                     &period, &files, &labels, &label_values, &comments, &default_sample_type,
+                                     &mapping)) {
         return false;
     }
     arguments->kept = PyList_New(0);
     return arguments->kept != NULL && parse_period(arguments, period_type, period) &&
            parse_sample_types(arguments, sample_types) && parse_files(arguments, files) &&
-           parse_labels(arguments, labels) && parse_comments(arguments, comments) &&
+           parse_numeric_labels(arguments, labels) && parse_label_values(arguments, label_values) &&
+           parse_comments(arguments, comments) &&
            parse_text(arguments, default_sample_type, "default_sample_type",
                       &arguments->encoding.default_sample_type) &&
            parse_text(arguments, mapping, "mapping", &arguments->encoding.mapping);
@@ -240,6 +267,7 @@ void pyprof_encode_arguments_free(pyprof_encode_arguments *arguments) {
     Py_CLEAR(arguments->kept);
     PyMem_Free(arguments->sample_types);
     PyMem_Free(arguments->files);
-    PyMem_Free(arguments->labels);
+    PyMem_Free(arguments->numeric_labels);
+    PyMem_Free(arguments->label_values);
     PyMem_Free(arguments->comments);
 }

@@ -21,7 +21,8 @@ typedef struct {
     PyObject *kept; /* list of the bytes that the texts point into */
     pyprof_sample_type *sample_types;
     pyprof_file *files;
-    pyprof_numeric_label *labels;
+    pyprof_numeric_label *numeric_labels;
+    pyprof_text *label_values;
     pyprof_text *comments;
 } pyprof_encode_arguments;
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "windows/label_table.h"
 #include "windows/pprof_tables.h"
 #include "windows/saturating.h"
 
@@ -30,6 +31,7 @@ enum {
     SAMPLE_LABEL = 3,
 
     LABEL_KEY = 1,
+    LABEL_STR = 2,
     LABEL_NUM = 3,
     LABEL_NUM_UNIT = 4,
 
@@ -57,64 +59,138 @@ enum {
 /* Room for the integer fields of any message but Sample. */
 #define SMALL_MESSAGE (8 * PYPROF_WIRE_LARGEST_INTEGER)
 
+/* Labels as they stand in a sample. */
 typedef struct {
-    const pyprof_window *window;
+    const uint8_t *data;
+    size_t size;
+} label_fields;
+
+/* A sample to be: one of the window's that stands for all equal ones. */
+typedef struct {
+    pyprof_stack stack;
+    uint32_t labels; /* number of fields */
+} shown_sample;
+
+typedef struct {
+    pyprof_window *window;
+    const pyprof_label_table *labels;
     const pyprof_encoding *encoding;
     pyprof_pprof_tables tables;
     pyprof_wire *out;
 
-    /* Samples to be: a stack of the window that stands for all equal ones, and the selected sums. */
-    uint32_t *samples;
-    int64_t *values; /* `sample_type_count` a sample */
+    /* Distinct label fields, the first of which are empty, and which ones a label set of the window has. */
+    pyprof_vector fields;
+    pyprof_hash_index field_index;
+    pyprof_arena field_bytes;
+    uint32_t *fields_of_set;
+
+    shown_sample *samples;
+    int64_t *values; /* the selected sums: `sample_type_count` a sample */
     uint32_t sample_count;
     pyprof_hash_index sample_index;
 } encoder;
 
+/* ---- Labels ---- */
+
+static uint32_t intern_fields(encoder *e, const uint8_t *data, size_t size) {
+    const uint32_t hash = pyprof_hash_bytes((const char *)data, size);
+    uint32_t number;
+    pyprof_probe probe = pyprof_hash_index_probe(&e->field_index, hash);
+    while (pyprof_hash_index_next(&e->field_index, &probe, &number)) {
+        const label_fields *fields = pyprof_vector_at(&e->fields, number);
+        if (fields->size == size && memcmp(fields->data, data, size) == 0) {
+            return number;
+        }
+    }
+    if (!pyprof_vector_reserve(&e->fields, &e->tables.budget) ||
+        !pyprof_hash_index_reserve(&e->field_index, &e->tables.budget) ||
+        !pyprof_arena_reserve(&e->field_bytes, &e->tables.budget, size + 1)) {
+        e->tables.failed = true;
+        return 0;
+    }
+    uint8_t *copy = pyprof_arena_take(&e->field_bytes, size + 1);
+    memcpy(copy, data, size);
+    number = e->fields.count;
+    *(label_fields *)pyprof_vector_push(&e->fields) = (label_fields){copy, size};
+    pyprof_hash_index_insert(&e->field_index, hash, number);
+    return number;
+}
+
+static pyprof_text shown_value(const encoder *e, uint32_t label) {
+    const pyprof_label *of_window = pyprof_label_table_label(e->labels, label);
+    return e->encoding->label_values == NULL ? (pyprof_text){of_window->value, of_window->value_size}
+                                             : e->encoding->label_values[label];
+}
+
+static void encode_labels(encoder *e) {
+    const uint32_t sets = pyprof_label_table_set_count(e->labels);
+    uint8_t buffer[PYPROF_MOST_LABELS * 2 * SMALL_MESSAGE];
+    e->fields.element_size = sizeof(label_fields);
+    e->fields_of_set = calloc(sets, sizeof *e->fields_of_set);
+    e->tables.failed = e->tables.failed || e->fields_of_set == NULL;
+    for (uint32_t set = 0; set < sets && !e->tables.failed; set++) {
+        const pyprof_label_run run = pyprof_label_table_run(e->labels, set);
+        uint8_t *at = buffer;
+        for (uint32_t i = 0; i < run.count; i++) {
+            const pyprof_label *label = pyprof_label_table_label(e->labels, run.labels[i]);
+            const pyprof_text value = shown_value(e, run.labels[i]);
+            if (value.data != NULL) {
+                const pyprof_text name = {label->name, label->name_size};
+                uint8_t message[SMALL_MESSAGE], *end = message;
+                end = pyprof_put_integer(end, LABEL_KEY, pyprof_pprof_string(&e->tables, name));
+                end = pyprof_put_integer(end, LABEL_STR, pyprof_pprof_string(&e->tables, value));
+                at = pyprof_put_header(at, SAMPLE_LABEL, (size_t)(end - message));
+                memcpy(at, message, (size_t)(end - message));
+                at += end - message;
+            }
+        }
+        e->fields_of_set[set] = intern_fields(e, buffer, (size_t)(at - buffer));
+    }
+}
+
 /* ---- Aggregation ---- */
 
-static uint32_t hash_stack(encoder *e, pyprof_stack stack) {
-    uint64_t hash = stack.depth;
-    for (uint32_t i = 0; i < stack.depth; i++) {
-        hash = pyprof_mix(hash, pyprof_pprof_location_id(&e->tables, stack.locations[i]));
+static uint32_t hash_sample(encoder *e, const shown_sample *sample) {
+    uint64_t hash = pyprof_mix(sample->stack.depth, sample->labels);
+    for (uint32_t i = 0; i < sample->stack.depth; i++) {
+        hash = pyprof_mix(hash, pyprof_pprof_location_id(&e->tables, sample->stack.locations[i]));
     }
     return (uint32_t)hash;
 }
 
-/* Both stacks have been hashed: their locations have ids. */
-static bool equal_stacks(const encoder *e, pyprof_stack a, pyprof_stack b) {
-    if (a.depth != b.depth) {
+/* Both have been hashed: their locations have ids. */
+static bool are_equal(const encoder *e, const shown_sample *a, const shown_sample *b) {
+    if (a->labels != b->labels || a->stack.depth != b->stack.depth) {
         return false;
     }
     const uint32_t *ids = e->tables.location_ids;
-    for (uint32_t i = 0; i < a.depth; i++) {
-        if (ids[a.locations[i]] != ids[b.locations[i]]) {
+    for (uint32_t i = 0; i < a->stack.depth; i++) {
+        if (ids[a->stack.locations[i]] != ids[b->stack.locations[i]]) {
             return false;
         }
     }
     return true;
 }
 
-/* The selected values of a stack; whether any is not zero. */
-static bool select_values(const encoder *e, pyprof_stack_id stack, int64_t *values) {
-    const pyprof_values *row = pyprof_window_get_values(e->window, stack);
+/* The selected values of a sample; whether any is not zero. */
+static bool select_values(const encoder *e, const pyprof_sample *sample, int64_t *values) {
     bool any = false;
     for (size_t i = 0; i < e->encoding->sample_type_count; i++) {
-        values[i] = row->column[e->encoding->sample_types[i].column];
+        values[i] = sample->values.column[e->encoding->sample_types[i].column];
         any = any || values[i] != 0;
     }
     return any;
 }
 
-/* Make the next sample, whose values are set already, of the stack; or add them to an equal one's. */
-static void aggregate(encoder *e, pyprof_stack_id number) {
+/* Make the next sample, whose values are set already; or add them to an equal one's. */
+static void aggregate(encoder *e, const shown_sample *shown) {
     size_t types = e->encoding->sample_type_count;
     const int64_t *values = e->values + e->sample_count * types;
-    pyprof_stack stack = pyprof_stack_table_stack(e->tables.stacks, number);
-    uint32_t hash = hash_stack(e, stack), sample;
+    uint32_t hash = hash_sample(e, shown), number;
     pyprof_probe probe = pyprof_hash_index_probe(&e->sample_index, hash);
-    while (pyprof_hash_index_next(&e->sample_index, &probe, &sample)) {
-        if (equal_stacks(e, stack, pyprof_stack_table_stack(e->tables.stacks, e->samples[sample]))) {
-            int64_t *sums = e->values + sample * types;
+    while (pyprof_hash_index_next(&e->sample_index, &probe, &number)) {
+        if (are_equal(e, shown, &e->samples[number])) {
+            int64_t *sums = e->values + number * types;
             for (size_t i = 0; i < types; i++) {
                 sums[i] = pyprof_add_saturating(sums[i], values[i]);
             }
@@ -125,19 +201,22 @@ static void aggregate(encoder *e, pyprof_stack_id number) {
         e->tables.failed = true;
         return;
     }
-    e->samples[e->sample_count] = number;
+    e->samples[e->sample_count] = *shown;
     pyprof_hash_index_insert(&e->sample_index, hash, e->sample_count++);
 }
 
-static void aggregate_stacks(encoder *e) {
-    uint32_t stacks = pyprof_stack_table_stack_count(e->tables.stacks);
+static void aggregate_samples(encoder *e) {
+    const uint32_t count = pyprof_window_sample_count(e->window);
     size_t types = e->encoding->sample_type_count;
-    e->samples = calloc(stacks, sizeof *e->samples);
-    e->values = calloc(stacks, (types == 0 ? 1 : types) * sizeof *e->values);
+    e->samples = calloc(count, sizeof *e->samples);
+    e->values = calloc(count, (types == 0 ? 1 : types) * sizeof *e->values);
     e->tables.failed = e->tables.failed || e->samples == NULL || e->values == NULL;
-    for (pyprof_stack_id stack = 0; stack < stacks && !e->tables.failed; stack++) {
-        if (select_values(e, stack, e->values + e->sample_count * types)) {
-            aggregate(e, stack);
+    for (pyprof_sample_id i = 0; i < count && !e->tables.failed; i++) {
+        const pyprof_sample *sample = pyprof_window_get_sample(e->window, i);
+        if (select_values(e, sample, e->values + e->sample_count * types)) {
+            const shown_sample shown = {pyprof_stack_table_stack(e->tables.stacks, sample->stack),
+                                        e->fields_of_set[sample->labels]};
+            aggregate(e, &shown);
         }
     }
 }
@@ -151,10 +230,10 @@ static void write_value_type(encoder *e, unsigned field, pyprof_value_type value
     pyprof_wire_bytes(e->out, field, message, (size_t)(at - message));
 }
 
-/* The labels as they stand in every sample. */
-static void write_labels(encoder *e, pyprof_wire *labels) {
-    for (size_t i = 0; i < e->encoding->label_count; i++) {
-        const pyprof_numeric_label *label = &e->encoding->labels[i];
+/* The labels that stand in every sample. */
+static void write_numeric_labels(encoder *e, pyprof_wire *labels) {
+    for (size_t i = 0; i < e->encoding->numeric_label_count; i++) {
+        const pyprof_numeric_label *label = &e->encoding->numeric_labels[i];
         uint8_t message[SMALL_MESSAGE], *at = message;
         at = pyprof_put_integer(at, LABEL_KEY, pyprof_pprof_string(&e->tables, label->name));
         at = pyprof_put_integer(at, LABEL_NUM, label->value);
@@ -163,9 +242,19 @@ static void write_labels(encoder *e, pyprof_wire *labels) {
     }
 }
 
+static uint8_t *put_bytes(uint8_t *at, const uint8_t *bytes, size_t size) {
+    if (size > 0) {
+        memcpy(at, bytes, size);
+    }
+    return at + size;
+}
+
 static size_t field_size(size_t length) { return length == 0 ? 0 : 1 + pyprof_varint_size(length) + length; }
 
-static void write_sample(encoder *e, pyprof_stack stack, const int64_t *values, const pyprof_wire *labels) {
+static void write_sample(encoder *e, const shown_sample *sample, const int64_t *values,
+                         const pyprof_wire *numeric) {
+    const pyprof_stack stack = sample->stack;
+    const label_fields *labels = pyprof_vector_at(&e->fields, sample->labels);
     const uint32_t *ids = e->tables.location_ids;
     size_t types = e->encoding->sample_type_count, ids_size = 0, values_size = 0;
     for (uint32_t i = 0; i < stack.depth; i++) {
@@ -174,7 +263,7 @@ static void write_sample(encoder *e, pyprof_stack stack, const int64_t *values, 
     for (size_t i = 0; i < types; i++) {
         values_size += pyprof_varint_size((uint64_t)values[i]);
     }
-    size_t size = field_size(ids_size) + field_size(values_size) + labels->size;
+    size_t size = field_size(ids_size) + field_size(values_size) + labels->size + numeric->size;
     uint8_t *at = pyprof_wire_reserve(e->out, PYPROF_WIRE_LARGEST_HEADER + size);
     if (at == NULL) {
         return;
@@ -190,23 +279,21 @@ static void write_sample(encoder *e, pyprof_stack stack, const int64_t *values, 
     for (size_t i = 0; i < types; i++) {
         at = pyprof_put_varint(at, (uint64_t)values[i]);
     }
-    if (labels->size > 0) {
-        memcpy(at, labels->data, labels->size);
-    }
-    e->out->size = (size_t)(at - e->out->data) + labels->size;
+    at = put_bytes(at, labels->data, labels->size);
+    at = put_bytes(at, numeric->data, numeric->size);
+    e->out->size = (size_t)(at - e->out->data);
 }
 
 static void write_samples(encoder *e) {
-    pyprof_wire labels = {0};
+    pyprof_wire numeric = {0};
     if (e->sample_count > 0) {
-        write_labels(e, &labels);
+        write_numeric_labels(e, &numeric);
     }
-    e->out->failed = e->out->failed || labels.failed;
+    e->out->failed = e->out->failed || numeric.failed;
     for (uint32_t i = 0; i < e->sample_count; i++) {
-        write_sample(e, pyprof_stack_table_stack(e->tables.stacks, e->samples[i]),
-                     e->values + i * e->encoding->sample_type_count, &labels);
+        write_sample(e, &e->samples[i], e->values + i * e->encoding->sample_type_count, &numeric);
     }
-    pyprof_wire_free(&labels);
+    pyprof_wire_free(&numeric);
 }
 
 static void write_mapping(encoder *e) {
@@ -288,15 +375,32 @@ static void write_profile(encoder *e, const pyprof_window_info *info) {
     }
 }
 
+/* What is described must be what the window has. */
+static pyprof_encode_result check_descriptions(const encoder *e) {
+    const pyprof_encoding *encoding = e->encoding;
+    if (encoding->files != NULL && encoding->file_count != e->tables.window_files.count) {
+        return PYPROF_ENCODE_FILES_DIFFER;
+    }
+    if (encoding->label_values != NULL &&
+        encoding->label_value_count != pyprof_label_table_label_count(e->labels)) {
+        return PYPROF_ENCODE_LABELS_DIFFER;
+    }
+    return PYPROF_ENCODED;
+}
+
 pyprof_encode_result pyprof_encode(pyprof_window *window, const pyprof_encoding *encoding, pyprof_wire *out) {
-    encoder e = {.window = window, .encoding = encoding, .out = out};
+    pyprof_label_table *labels = pyprof_window_get_labels(window);
+    encoder e = {.window = window, .labels = labels, .encoding = encoding, .out = out};
     pyprof_encode_result result = PYPROF_ENCODED;
     pyprof_pprof_tables_init(&e.tables, window);
     e.tables.files = encoding->files;
-    if (!e.tables.failed && encoding->files != NULL && encoding->file_count != e.tables.window_files.count) {
-        result = PYPROF_ENCODE_FILES_DIFFER;
-    } else {
-        aggregate_stacks(&e);
+    e.tables.failed = e.tables.failed || !pyprof_label_table_resolve(labels);
+    if (!e.tables.failed) {
+        result = check_descriptions(&e);
+    }
+    if (result == PYPROF_ENCODED) {
+        encode_labels(&e);
+        aggregate_samples(&e);
         if (!e.tables.failed) {
             write_profile(&e, pyprof_window_get_info(window));
         }
@@ -305,7 +409,11 @@ pyprof_encode_result pyprof_encode(pyprof_window *window, const pyprof_encoding 
         }
     }
     pyprof_hash_index_free(&e.sample_index, &e.tables.budget);
+    pyprof_hash_index_free(&e.field_index, &e.tables.budget);
+    pyprof_vector_free(&e.fields, &e.tables.budget);
+    pyprof_arena_free(&e.field_bytes, &e.tables.budget);
     pyprof_pprof_tables_free(&e.tables);
+    free(e.fields_of_set);
     free(e.samples);
     free(e.values);
     return result;

@@ -3,9 +3,9 @@
  * Reads plain C only and runs without the GIL; nobody may write the window meanwhile. All texts are
  * valid UTF-8, borrowed for the call.
  *
- * In the message: one sample a distinct stack of (function, line), leaf first, whatever number of the
- * window's stacks have become equal by their names; none whose selected values are all zero; only
- * strings, functions and locations that are used; ids from 1 in order; one mapping, the main binary.
+ * In the message: one sample a distinct stack of (function, line), leaf first, and labels, whatever number of
+ * the window's samples have become equal by what is shown of them; none whose selected values are all zero;
+ * only strings, functions and locations that are used; ids from 1 in order; one mapping, the main binary.
  */
 #ifndef PYPROF_PPROF_ENCODER_H
 #define PYPROF_PPROF_ENCODER_H
@@ -45,8 +45,12 @@ typedef struct {
     int64_t period;
     const pyprof_file *files; /* as "windows/window_files.h" numbers them; NULL: names as they are */
     size_t file_count;
-    const pyprof_numeric_label *labels; /* on every sample */
-    size_t label_count;
+    const pyprof_numeric_label *numeric_labels; /* on every sample */
+    size_t numeric_label_count;
+    /* What to show for the value of each of the window's labels ("windows/label_table.h"); data NULL: the
+     * label is left out. NULL: all as they are. */
+    const pyprof_text *label_values;
+    size_t label_value_count;
     const pyprof_text *comments;
     size_t comment_count;
     pyprof_text default_sample_type; /* empty: none */
@@ -56,7 +60,8 @@ typedef struct {
 typedef enum {
     PYPROF_ENCODED,
     PYPROF_ENCODE_NO_MEMORY,
-    PYPROF_ENCODE_FILES_DIFFER, /* the window has another number of files than were described */
+    PYPROF_ENCODE_FILES_DIFFER,  /* the window has another number of files than were described */
+    PYPROF_ENCODE_LABELS_DIFFER, /* or of labels */
 } pyprof_encode_result;
 
 /* `out` starts zeroed; the caller frees it, whatever the result. */

@@ -23,6 +23,9 @@ typedef struct {
     int32_t line; /* 0: unknown */
 } pyprof_location;
 
+typedef uint32_t pyprof_stack_id; /* index in this table only */
+#define PYPROF_OVERFLOW_STACK ((pyprof_stack_id)0)
+
 typedef struct {
     const uint32_t *locations; /* leaf first */
     uint32_t depth;

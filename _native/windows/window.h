@@ -1,12 +1,12 @@
-/* Window: the stacks of one upload interval and their values.
+/* Window: the samples of one upload interval: stacks, with the labels they had, and their values.
  *
  * One thread writes a window (the timer thread; in tests whoever made it), without the GIL and
  * without a lock. It becomes immutable when it is handed to the ring; from then on its single owner
  * (the exporter, or whoever took it) reads and frees it. Nothing in here touches a Python object.
  *
  * Memory is bounded by `max_bytes`: everything the window allocates, and the symbols it keeps alive,
- * count. A stack that does not fit any more is charged to the `[overflow]` stack instead: no value
- * is lost, `overflowed` counts the samples that went there.
+ * count, and what labels hold. What does not fit any more is charged to the `[overflow]` stack instead: no
+ * value is lost, `overflowed` counts the samples that went there.
  */
 #ifndef PYPROF_WINDOW_H
 #define PYPROF_WINDOW_H
@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "labels/label_set.h"
 #include "symbols/symbol.h"
 
 typedef struct {
@@ -56,8 +57,8 @@ typedef struct {
     bool memory_is_short;     /* it ended early because the process came close to its limit of memory */
 } pyprof_window_info;
 
-typedef uint32_t pyprof_stack_id; /* index in this window only */
-#define PYPROF_OVERFLOW_STACK ((pyprof_stack_id)0)
+typedef uint32_t pyprof_sample_id; /* index in this window only */
+#define PYPROF_OVERFLOW_SAMPLE ((pyprof_sample_id)0)
 
 typedef struct pyprof_window pyprof_window;
 
@@ -66,19 +67,28 @@ pyprof_window *pyprof_window_new(size_t max_bytes);
 void pyprof_window_free(pyprof_window *window); /* NULL: nothing to do */
 pyprof_window_info *pyprof_window_get_info(pyprof_window *window);
 
-/* The id of a stack, leaf first; `truncated` adds a visible `[truncated]` root.
- * PYPROF_OVERFLOW_STACK where it does not fit. */
-pyprof_stack_id pyprof_window_intern(pyprof_window *window, const pyprof_frame *frames, size_t depth,
-                                     bool truncated);
-/* Add values, none negative, to a stack's; a sum that does not fit stays at the largest int64. */
-void pyprof_window_add(pyprof_window *window, pyprof_stack_id stack, const pyprof_values *values);
+/* The id of a stack, leaf first, with its labels (NULL: none; borrowed, and retained where it is kept);
+ * `truncated` adds a visible `[truncated]` root. PYPROF_OVERFLOW_SAMPLE where it does not fit. */
+pyprof_sample_id pyprof_window_intern(pyprof_window *window, const pyprof_frame *frames, size_t depth,
+                                      bool truncated, pyprof_label_set *labels);
+/* Add values, none negative, to a sample's; a sum that does not fit stays at the largest int64. */
+void pyprof_window_add(pyprof_window *window, pyprof_sample_id sample, const pyprof_values *values);
 
 size_t pyprof_window_bytes(const pyprof_window *window);
 size_t pyprof_window_stack_count(const pyprof_window *window); /* distinct stacks, [overflow] apart */
 
-/* For the encoder: the stacks by number ("windows/stack_table.h"), and the values of each. */
+/* For the encoder: the samples by number, below the count; 0 is that of [overflow]. */
+typedef struct {
+    uint32_t stack;  /* its number, see "windows/stack_table.h" */
+    uint32_t labels; /* see "windows/label_table.h" */
+    pyprof_values values;
+} pyprof_sample;
+uint32_t pyprof_window_sample_count(const pyprof_window *window);
+const pyprof_sample *pyprof_window_get_sample(const pyprof_window *window, pyprof_sample_id sample);
+
 typedef struct pyprof_stack_table pyprof_stack_table;
+typedef struct pyprof_label_table pyprof_label_table;
 const pyprof_stack_table *pyprof_window_get_stacks(const pyprof_window *window);
-const pyprof_values *pyprof_window_get_values(const pyprof_window *window, pyprof_stack_id stack);
+pyprof_label_table *pyprof_window_get_labels(pyprof_window *window);
 
 #endif

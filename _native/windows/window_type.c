@@ -5,7 +5,9 @@
  */
 #include "windows/window_type.h"
 
+#include "labels/labels_type.h"
 #include "windows/arguments.h"
+#include "windows/label_table.h"
 #include "windows/stack_table.h"
 #include "windows/window_files.h"
 
@@ -169,7 +171,7 @@ static bool resolve_symbol(WindowObject *self, stack_arguments *stack, uint32_t 
 }
 
 /* With the lock held; false without memory. */
-static bool add_stack(WindowObject *self, stack_arguments *stack, bool truncated,
+static bool add_stack(WindowObject *self, stack_arguments *stack, bool truncated, pyprof_label_set *labels,
                       const pyprof_values *values) {
     if (!index_symbols(self)) {
         return false;
@@ -179,8 +181,9 @@ static bool add_stack(WindowObject *self, stack_arguments *stack, bool truncated
             return false;
         }
     }
-    pyprof_stack_id id = pyprof_window_intern(self->window, stack->frames, (size_t)stack->depth, truncated);
-    pyprof_window_add(self->window, id, values);
+    pyprof_sample_id sample =
+        pyprof_window_intern(self->window, stack->frames, (size_t)stack->depth, truncated, labels);
+    pyprof_window_add(self->window, sample, values);
     return true;
 }
 
@@ -251,19 +254,28 @@ static void free_stack(stack_arguments *stack) {
     Py_XDECREF(stack->kept);
 }
 
+/* A mapping or None as a set, or NULL for none. False with an error set. */
+static bool parse_label_set(PyObject *mapping, pyprof_label_set **labels) {
+    *labels = NULL;
+    if (mapping == NULL || mapping == Py_None) {
+        return true;
+    }
+    *labels = pyprof_label_set_of_mapping(mapping);
+    return *labels != NULL;
+}
+
 static PyObject *window_add(WindowObject *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"stack",       "samples",       "cpu_samples", "cpu_ns",
-                            "wall_ns",     "gil_held_ns",   "gil_wait_ns", "alloc_objects",
-                            "alloc_space", "inuse_objects", "inuse_space", "truncated",
-                            NULL};
-    PyObject *iterable, *columns[PYPROF_COLUMNS] = {NULL};
+    static char *names[] = {"stack",       "samples",     "cpu_samples",   "cpu_ns",      "wall_ns",
+                            "gil_held_ns", "gil_wait_ns", "alloc_objects", "alloc_space", "inuse_objects",
+                            "inuse_space", "truncated",   "labels",        NULL};
+    PyObject *iterable, *mapping = NULL, *columns[PYPROF_COLUMNS] = {NULL};
     int truncated = 0;
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "O|$OOOOOOOOOOp:add", names, &iterable, &columns[PYPROF_SAMPLES],
+            args, kwargs, "O|$OOOOOOOOOOpO:add", names, &iterable, &columns[PYPROF_SAMPLES],
             &columns[PYPROF_CPU_SAMPLES], &columns[PYPROF_CPU_NS], &columns[PYPROF_WALL_NS],
             &columns[PYPROF_GIL_HELD_NS], &columns[PYPROF_GIL_WAIT_NS], &columns[PYPROF_ALLOC_OBJECTS],
             &columns[PYPROF_ALLOC_SPACE], &columns[PYPROF_INUSE_OBJECTS], &columns[PYPROF_INUSE_SPACE],
-            &truncated)) {
+            &truncated, &mapping)) {
         return NULL;
     }
     pyprof_values values = {0};
@@ -273,16 +285,22 @@ static PyObject *window_add(WindowObject *self, PyObject *args, PyObject *kwargs
         }
     }
     stack_arguments stack = {.budget.limit = SIZE_MAX};
-    bool added = parse_stack(&stack, iterable);
+    pyprof_label_set *labels;
+    bool added = parse_label_set(mapping, &labels);
+    if (!added) {
+        return NULL;
+    }
+    added = parse_stack(&stack, iterable);
     if (added) {
         lock_window(self);
-        added = add_stack(self, &stack, truncated, &values);
+        added = add_stack(self, &stack, truncated, labels, &values);
         unlock_window(self);
         if (!added) {
             PyErr_NoMemory();
         }
     }
     free_stack(&stack);
+    pyprof_label_set_release(labels);
     if (!added) {
         return NULL;
     }
@@ -329,6 +347,35 @@ static PyObject *window_files(WindowObject *self, void *Py_UNUSED(closure)) {
         }
     }
     PyMem_RawFree(symbols);
+    return list;
+}
+
+static PyObject *label_pair(const pyprof_label *label) {
+    PyObject *name = PyUnicode_DecodeUTF8(label->name, label->name_size, "replace");
+    PyObject *value = name == NULL ? NULL : PyUnicode_DecodeUTF8(label->value, label->value_size, "replace");
+    PyObject *pair = value == NULL ? NULL : PyTuple_Pack(2, name, value);
+    Py_XDECREF(name);
+    Py_XDECREF(value);
+    return pair;
+}
+
+static PyObject *window_labels(WindowObject *self, void *Py_UNUSED(closure)) {
+    pyprof_label_table *labels = pyprof_window_get_labels(self->window);
+    PyThreadState *thread = PyEval_SaveThread();
+    PyThread_acquire_lock(self->lock, WAIT_LOCK);
+    const bool resolved = pyprof_label_table_resolve(labels);
+    const uint32_t count = pyprof_label_table_label_count(labels);
+    PyThread_release_lock(self->lock);
+    PyEval_RestoreThread(thread);
+    PyObject *list = resolved ? PyList_New(count) : PyErr_NoMemory();
+    for (uint32_t i = 0; list != NULL && i < count; i++) {
+        PyObject *pair = label_pair(pyprof_label_table_label(labels, i)); /* labels stay where they are */
+        if (pair == NULL) {
+            Py_CLEAR(list);
+        } else {
+            PyList_SET_ITEM(list, i, pair);
+        }
+    }
     return list;
 }
 
@@ -402,6 +449,9 @@ static PyObject *window_encode(WindowObject *self, PyObject *args, PyObject *kwa
         } else if (outcome == PYPROF_ENCODE_FILES_DIFFER) {
             PyErr_SetString(PyExc_ValueError,
                             "files must describe each of the window's files, in their order");
+        } else if (outcome == PYPROF_ENCODE_LABELS_DIFFER) {
+            PyErr_SetString(PyExc_ValueError,
+                            "label_values must have one for each of the window's labels, in their order");
         } else {
             PyErr_NoMemory();
         }
@@ -424,6 +474,8 @@ static PyMethodDef window_methods[] = {
 static PyGetSetDef window_properties[] = {
     {"files", (getter)window_files, NULL,
      PyDoc_STR("The distinct file names, in the order that encode wants them described."), NULL},
+    {"labels", (getter)window_labels, NULL,
+     PyDoc_STR("The distinct labels (name, value), in the order that encode wants their values."), NULL},
     {"start_ns", (getter)window_start_ns, NULL, PyDoc_STR("Start, nanoseconds of Unix time."), NULL},
     {"duration_ns", (getter)window_duration_ns, NULL, PyDoc_STR("Duration, nanoseconds."), NULL},
     {"period_ns", (getter)window_period_ns, NULL, PyDoc_STR("Sampling period, nanoseconds."), NULL},

@@ -10,6 +10,7 @@ from pyprof import _native
 from pyprof._version import __version__
 
 from . import memory
+from .label_bound import LabelBound
 from .source_files import SourceFiles
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Stacks:
         self._config = config
         self._role = role
         self._files = SourceFiles()
+        self.label_bound = LabelBound(config.label_values_max, len(config.tags))
         self._memory_ended_ns: int | None = None
         self.traced: Traced | None = None  # its module loads where it is wanted: it needs `re`
         """What knows the stacks that hold memory, where windows do not."""
@@ -103,6 +105,7 @@ class Stacks:
         labels = {"service_name": config.service_name, "role": self._role, **config.tags}
         of_memory = labels | ({"trigger": "oom"} if is_short or window.memory_is_short else {})
         files = self._files.describe(window.files)
+        label_values = self.label_bound.admit(window.labels)
         comments = self.comments(window)
         return [
             Series(
@@ -114,6 +117,7 @@ class Stacks:
                     period=kind.period,
                     files=files,
                     labels={"pid": (os.getpid(), "id")},
+                    label_values=label_values,
                     comments=comments,
                     default_sample_type=kind.default[0],
                     mapping=sys.executable or "python",

@@ -32,8 +32,8 @@ static inline pyprof_symbol *make_symbol(const char *kind, int number) {
 
 static inline int64_t column_total(const pyprof_window *window, pyprof_column column) {
     int64_t total = 0;
-    for (size_t i = 0; i <= pyprof_window_stack_count(window); i++) {
-        total += pyprof_window_get_values(window, (pyprof_stack_id)i)->column[column];
+    for (pyprof_sample_id i = 0; i < pyprof_window_sample_count(window); i++) {
+        total += pyprof_window_get_sample(window, i)->values.column[column];
     }
     return total;
 }

@@ -77,7 +77,7 @@ static void check_limit(size_t limit) {
                                        (int32_t)(next_random(&random) % 1000)};
         }
         frames[0].lasti = i; /* distinct for certain */
-        pyprof_stack_id stack = pyprof_window_intern(window, frames, DEPTH, false);
+        pyprof_sample_id stack = pyprof_window_intern(window, frames, DEPTH, false, NULL);
         pyprof_window_add(window, stack, &(pyprof_values){{1, 0, 1000 + i, 0}});
         peak = live_bytes - before > peak ? live_bytes - before : peak;
         CHECK(pyprof_window_bytes(window) <= limit);
@@ -85,10 +85,10 @@ static void check_limit(size_t limit) {
     CHECK(peak <= limit);
     CHECK(column_total(window, PYPROF_SAMPLES) == STACKS);
     CHECK(column_total(window, PYPROF_CPU_NS) == (int64_t)STACKS * 1000 + (int64_t)STACKS * (STACKS - 1) / 2);
-    size_t kept = pyprof_window_stack_count(window);
+    size_t kept = pyprof_window_sample_count(window) - 1;
     CHECK(kept > 0 && kept < STACKS);
     CHECK(pyprof_window_get_info(window)->overflowed == STACKS - kept);
-    CHECK(pyprof_window_get_values(window, PYPROF_OVERFLOW_STACK)->column[PYPROF_SAMPLES] ==
+    CHECK(pyprof_window_get_sample(window, PYPROF_OVERFLOW_SAMPLE)->values.column[PYPROF_SAMPLES] ==
           (int64_t)(STACKS - kept));
     printf("limit %zu: peak %zu, kept %zu stacks\n", limit, peak, kept);
     pyprof_window_free(window);
@@ -101,15 +101,15 @@ static void check_known_stack_when_full(void) {
     make_symbols();
     pyprof_window *window = pyprof_window_new(64 * 1024);
     pyprof_frame known[] = {{symbols[0], 1}, {symbols[1], 2}};
-    pyprof_stack_id stack = pyprof_window_intern(window, known, 2, true);
-    CHECK(stack != PYPROF_OVERFLOW_STACK);
-    pyprof_stack_id last = stack;
-    for (int32_t line = 10; last != PYPROF_OVERFLOW_STACK; line++) {
-        last = pyprof_window_intern(window, (pyprof_frame[]){{symbols[2], line}}, 1, false);
+    pyprof_sample_id stack = pyprof_window_intern(window, known, 2, true, NULL);
+    CHECK(stack != PYPROF_OVERFLOW_SAMPLE);
+    pyprof_sample_id last = stack;
+    for (int32_t line = 10; last != PYPROF_OVERFLOW_SAMPLE; line++) {
+        last = pyprof_window_intern(window, (pyprof_frame[]){{symbols[2], line}}, 1, false, NULL);
     }
-    CHECK(pyprof_window_intern(window, known, 2, true) == stack);
-    CHECK(pyprof_window_intern(window, (pyprof_frame[]){{symbols[0], 99}, {symbols[3], 1}}, 2, true) ==
-          PYPROF_OVERFLOW_STACK);
+    CHECK(pyprof_window_intern(window, known, 2, true, NULL) == stack);
+    CHECK(pyprof_window_intern(window, (pyprof_frame[]){{symbols[0], 99}, {symbols[3], 1}}, 2, true, NULL) ==
+          PYPROF_OVERFLOW_SAMPLE);
     CHECK(symbols[3]->refs == 1);
     pyprof_window_free(window);
     release_symbols();
@@ -121,8 +121,8 @@ static void check_refused_symbols(void) {
     pyprof_window *window = pyprof_window_new(0);
     size_t bytes = pyprof_window_bytes(window);
     for (int i = 0; i < SYMBOLS; i++) {
-        CHECK(pyprof_window_intern(window, (pyprof_frame[]){{symbols[i], 1}}, 1, false) ==
-              PYPROF_OVERFLOW_STACK);
+        CHECK(pyprof_window_intern(window, (pyprof_frame[]){{symbols[i], 1}}, 1, false, NULL) ==
+              PYPROF_OVERFLOW_SAMPLE);
         CHECK(symbols[i]->refs == 1);
     }
     CHECK(pyprof_window_bytes(window) == bytes);
@@ -133,9 +133,9 @@ static void check_refused_symbols(void) {
 static void check_saturation(void) {
     pyprof_window *window = pyprof_window_new(0);
     for (int i = 0; i < 3; i++) {
-        pyprof_window_add(window, PYPROF_OVERFLOW_STACK, &(pyprof_values){{INT64_MAX - 1, 1, 0, INT64_MAX}});
+        pyprof_window_add(window, PYPROF_OVERFLOW_SAMPLE, &(pyprof_values){{INT64_MAX - 1, 1, 0, INT64_MAX}});
     }
-    const pyprof_values *sums = pyprof_window_get_values(window, PYPROF_OVERFLOW_STACK);
+    const pyprof_values *sums = &pyprof_window_get_sample(window, PYPROF_OVERFLOW_SAMPLE)->values;
     CHECK(sums->column[PYPROF_SAMPLES] == INT64_MAX && sums->column[PYPROF_CPU_SAMPLES] == 3);
     CHECK(sums->column[PYPROF_CPU_NS] == 0 && sums->column[PYPROF_WALL_NS] == INT64_MAX);
     pyprof_window_free(window);
@@ -150,7 +150,7 @@ static void fill(pyprof_window *window, int stacks) {
             frames[j] =
                 (pyprof_frame){symbols[next_random(&random) % SYMBOLS], (int32_t)(next_random(&random) % 40)};
         }
-        pyprof_stack_id stack = pyprof_window_intern(window, frames, depth, i % 3 == 0);
+        pyprof_sample_id stack = pyprof_window_intern(window, frames, depth, i % 3 == 0);
         pyprof_window_add(window, stack, &(pyprof_values){{1, 0, 10, 0}});
     }
 }
@@ -168,8 +168,8 @@ static pyprof_encode_result encode(pyprof_window *window, pyprof_wire *message) 
         .period = 1,
         .files = files,
         .file_count = 1,
-        .labels = labels,
-        .label_count = 1,
+        .numeric_labels = labels,
+        .numeric_label_count = 1,
         .comments = comments,
         .comment_count = 1,
         .default_sample_type = empty,
@@ -203,8 +203,8 @@ static void check_equal_hashes(void) {
         for (int i = 0; i < MANY; i++) {
             pyprof_symbol *own = pyprof_symbol_new("f", 1, "x.py", 4, i, NULL, 0);
             pyprof_frame frame = kind == 0 ? (pyprof_frame){symbols[0], i} : (pyprof_frame){own, 1};
-            pyprof_stack_id stack = pyprof_window_intern(window, &frame, 1, false);
-            CHECK(stack == (pyprof_stack_id)i + 1);
+            pyprof_sample_id stack = pyprof_window_intern(window, &frame, 1, false, NULL);
+            CHECK(stack == (pyprof_sample_id)i + 1);
             pyprof_window_add(window, stack, &(pyprof_values){{1, 1, 1, 1}});
             pyprof_symbol_release(own);
         }
@@ -217,10 +217,10 @@ static void check_equal_hashes(void) {
         pyprof_window_free(window);
     }
     pyprof_window *window = pyprof_window_new(SIZE_MAX / 2);
-    pyprof_stack_id last = PYPROF_OVERFLOW_STACK;
+    pyprof_sample_id last = PYPROF_OVERFLOW_SAMPLE;
     for (int i = 0; i < MANY; i++) { /* many stacks of few lines */
         pyprof_frame frames[] = {{symbols[1], i % 600}, {symbols[2], i / 600}};
-        CHECK(pyprof_window_intern(window, frames, 2, false) == ++last);
+        CHECK(pyprof_window_intern(window, frames, 2, false, NULL) == ++last);
     }
     pyprof_window_free(window);
     release_symbols();
@@ -274,7 +274,7 @@ static void check_small_footprint(void) {
     CHECK(live_bytes - before < 1024);
     for (int i = 0; i < 5; i++) {
         pyprof_frame frames[] = {{symbols[i], 1}, {symbols[5], i}, {symbols[6], 1}};
-        pyprof_window_add(window, pyprof_window_intern(window, frames, 3, false),
+        pyprof_window_add(window, pyprof_window_intern(window, frames, 3, false, NULL),
                           &(pyprof_values){{1, 1, 1, 1}});
     }
     CHECK(pyprof_window_stack_count(window) == 5);

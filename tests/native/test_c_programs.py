@@ -28,7 +28,16 @@ def compile_program(
     compiler = shlex.split(sysconfig.get_config_var("CC") or "cc")
     compiler[0] = require.tool(compiler[0], "cc", "gcc", "clang")
     sources = [path for path in sorted((NATIVE / "windows").glob("*.c")) if path.name not in NEEDS_PYTHON]
-    sources += [NATIVE / name for name in ("symbols/symbol.c", "cpython/linetable.c", "sampling/governor.c")]
+    sources += [
+        NATIVE / name
+        for name in (
+            "symbols/symbol.c",
+            "labels/label_set.c",
+            "labels/label_slab.c",
+            "cpython/linetable.c",
+            "sampling/governor.c",
+        )
+    ]
     sources.append(HERE / name)
     program = target / name.removesuffix(".c")
     flags = [

@@ -68,6 +68,7 @@ VALID = {
     "memory_oom_threshold": [0.01, 0.9, 1],
     "max_frames": [1, 1000],
     "max_overhead": [0.0001, 0.01, 1],
+    "label_values_max": [1, 1000, 1_000_000],
     "ring_windows": [1, 1024],
     "tags": [{"region": "eu", "_x1": "ä"}, "region=eu,zone=a", {}],
     "auth_token": ["abc.def"],
@@ -117,6 +118,7 @@ WRONG = {
     "memory_oom_threshold": [0, 1.01, "0.9", True, None],
     "max_frames": [0, 1001, 256.0, "256", True],
     "max_overhead": [0, 0.00009, 1.01, -0.01, "0.01", "1%", True, None],
+    "label_values_max": [0, 1_000_001, 1000.0, "1000", True, None],
     "ring_windows": [0, 1025, 6.0, True],
     "tags": [
         {"a-b": "x"}, {"1a": "x"}, {"": "x"}, {"é": "x"}, {"__name__": "x"}, {"service_name": "x"},
