@@ -150,7 +150,7 @@ class Labels:
     def __enter__(self) -> Self: ...
     def __exit__(self, *exception: object) -> Literal[False]: ...
     def __call__(self, function: _Function) -> _Function:
-        """The function with its body in the block: of any kind, coroutine functions and generators included."""
+        """The function with its body in the block; coroutine functions and generators, too."""
 
     def add(self, **labels: object) -> None:
         """Add labels to the block, and to what was sampled in it before.

@@ -46,6 +46,45 @@ void *__wrap_realloc(void *block, size_t size) {
     return counted(__real_realloc(block, size));
 }
 
+/* None, two that say the same, one within another, and one that takes a label away. */
+static pyprof_label_set *label_sets[5];
+
+static pyprof_label_set *make_labels(const char *name, const char *value, pyprof_label_set *parent) {
+    const pyprof_label label = {name, value, (uint32_t)strlen(name), (uint32_t)strlen(value)};
+    pyprof_label_list *list = pyprof_label_list_new(&label, 1);
+    pyprof_label_set *set = pyprof_label_set_new(list, parent);
+    CHECK(list != NULL && set != NULL);
+    pyprof_label_list_release(list);
+    return set;
+}
+
+static size_t slab_bytes; /* where sets lie, which stays */
+
+static void make_label_sets(void) {
+    pyprof_label_set_release(make_labels("first", "of all", NULL));
+    slab_bytes = live_bytes;
+    label_sets[1] = make_labels("endpoint", "/a", NULL);
+    label_sets[2] = make_labels("endpoint", "/a", NULL);
+    label_sets[3] = make_labels("plan", "pro", label_sets[1]);
+    label_sets[4] = make_labels("plan", "", label_sets[3]);
+}
+
+/* Sets are found as long as somebody holds them, whatever the reference says. */
+static void check_label_references(void) {
+    pyprof_label_set *set = make_labels("a", "b", NULL);
+    const pyprof_label_reference reference = pyprof_label_set_reference(set);
+    CHECK(pyprof_label_set_find(reference) == set);
+    pyprof_label_set_release(set);
+    CHECK(pyprof_label_set_find((pyprof_label_reference){reference.id + 1, reference.index}) == NULL);
+    CHECK(pyprof_label_set_find((pyprof_label_reference){reference.id, UINT32_MAX}) == NULL);
+    CHECK(pyprof_label_set_find((pyprof_label_reference){reference.id, 1 << 20}) == NULL);
+    pyprof_label_set_release(set);
+    CHECK(pyprof_label_set_find(reference) == NULL);
+    pyprof_label_set *next = make_labels("c", "d", NULL);
+    CHECK(next == set && pyprof_label_set_find(reference) == NULL);
+    pyprof_label_set_release(next);
+}
+
 #define SYMBOLS 300
 static pyprof_symbol *symbols[SYMBOLS];
 
@@ -150,7 +189,7 @@ static void fill(pyprof_window *window, int stacks) {
             frames[j] =
                 (pyprof_frame){symbols[next_random(&random) % SYMBOLS], (int32_t)(next_random(&random) % 40)};
         }
-        pyprof_sample_id stack = pyprof_window_intern(window, frames, depth, i % 3 == 0);
+        pyprof_sample_id stack = pyprof_window_intern(window, frames, depth, i % 3 == 0, label_sets[i % 5]);
         pyprof_window_add(window, stack, &(pyprof_values){{1, 0, 10, 0}});
     }
 }
@@ -247,11 +286,10 @@ static void check_failing_allocations(void) {
         pyprof_window_free(window);
         CHECK(live_bytes == before);
     }
-    pyprof_window *window = pyprof_window_new(SIZE_MAX / 2);
-    fill(window, STACKS);
-    size_t filled = live_bytes;
     long encode_fails = 0;
     for (bool done = false; !done; encode_fails++) {
+        pyprof_window *window = pyprof_window_new(SIZE_MAX / 2);
+        fill(window, STACKS);
         allocations_left = encode_fails;
         refusals = 0;
         pyprof_wire message = {0};
@@ -260,9 +298,9 @@ static void check_failing_allocations(void) {
         done = refusals == 0;
         CHECK(result == (done ? PYPROF_ENCODED : PYPROF_ENCODE_NO_MEMORY));
         allocations_left = -1;
-        CHECK(live_bytes == filled);
+        pyprof_window_free(window);
+        CHECK(live_bytes == before);
     }
-    pyprof_window_free(window);
     printf("failed at each of %ld + %ld allocations\n", fails, encode_fails);
     release_symbols();
 }
@@ -284,6 +322,8 @@ static void check_small_footprint(void) {
 }
 
 int main(void) {
+    make_label_sets();
+    check_label_references();
     check_saturation();
     check_small_footprint();
     check_known_stack_when_full();
@@ -292,6 +332,9 @@ int main(void) {
     check_equal_hashes();
     check_limit((size_t)1 << 20);
     check_limit((size_t)32 << 20);
-    CHECK(live_bytes == 0);
+    for (int i = 1; i < 5; i++) {
+        pyprof_label_set_release(label_sets[i]);
+    }
+    CHECK(live_bytes == slab_bytes);
     return 0;
 }
