@@ -7,7 +7,10 @@
 #include "windows/arguments.h"
 
 /* What the profile itself says. */
-static const char *const reserved[] = {"service_name", "role", "pid"};
+static const struct {
+    const char *name;
+    Py_ssize_t size;
+} reserved[] = {{"service_name", 12}, {"role", 4}, {"pid", 3}};
 
 static bool is_letter(unsigned char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
@@ -24,7 +27,7 @@ static bool is_name(const char *text, Py_ssize_t size) {
         }
     }
     for (size_t i = 0; i < sizeof(reserved) / sizeof(reserved[0]); i++) {
-        if ((size_t)size == strlen(reserved[i]) && memcmp(text, reserved[i], (size_t)size) == 0) {
+        if (size == reserved[i].size && memcmp(text, reserved[i].name, (size_t)size) == 0) {
             return false;
         }
     }

@@ -12,6 +12,7 @@ typedef struct {
     PyObject_HEAD uint64_t serial; /* never used again */
     pyprof_label_list *own;
     LabelSetObject *last; /* of the block that was entered last; NULL: none was */
+    PyObject *token;      /* of the entry before which there were no labels; NULL: none was such */
 } LabelsObject;
 
 /* ---- The variable's value ---- */
@@ -61,9 +62,8 @@ static bool get_current(const pyprof_labels_state *state, LabelSetObject **set) 
     return true;
 }
 
-/* NULL: none. */
 static bool set_current(const pyprof_labels_state *state, LabelSetObject *set) {
-    PyObject *token = PyContextVar_Set(state->variable, set == NULL ? Py_None : (PyObject *)set);
+    PyObject *token = PyContextVar_Set(state->variable, (PyObject *)set);
     Py_XDECREF(token);
     return token != NULL;
 }
@@ -84,6 +84,7 @@ static PyObject *new_labels(PyTypeObject *type, PyObject *const *values, PyObjec
     self->serial = __atomic_add_fetch(&last_serial, 1, __ATOMIC_RELAXED);
     self->own = own;
     self->last = NULL;
+    self->token = NULL;
     return (PyObject *)self;
 }
 
@@ -120,6 +121,7 @@ static void labels_dealloc(LabelsObject *self) {
     PyTypeObject *type = Py_TYPE(self);
     pyprof_label_list_release(self->own);
     Py_XDECREF(self->last);
+    Py_XDECREF(self->token);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -140,6 +142,14 @@ static LabelSetObject *set_within(const pyprof_labels_state *state, LabelsObject
     return set;
 }
 
+static void swap_token(LabelsObject *self, PyObject **token) {
+    Py_BEGIN_CRITICAL_SECTION(self);
+    PyObject *before = self->token;
+    self->token = *token;
+    *token = before;
+    Py_END_CRITICAL_SECTION();
+}
+
 static PyObject *labels_enter(LabelsObject *self, PyObject *Py_UNUSED(unused)) {
     const pyprof_labels_state *state = PyType_GetModuleState(Py_TYPE(self));
     LabelSetObject *parent, *set;
@@ -147,13 +157,29 @@ static PyObject *labels_enter(LabelsObject *self, PyObject *Py_UNUSED(unused)) {
         return NULL;
     }
     set = set_within(state, self, parent);
-    Py_XDECREF(parent);
-    if (set == NULL) {
-        return NULL;
+    PyObject *token = set == NULL ? NULL : PyContextVar_Set(state->variable, (PyObject *)set);
+    const bool entered = token != NULL;
+    if (entered && parent == NULL) {
+        swap_token(self, &token);
     }
-    const bool entered = set_current(state, set);
-    Py_DECREF(set);
+    Py_XDECREF(token);
+    Py_XDECREF(parent);
+    Py_XDECREF(set);
     return entered ? Py_NewRef(self) : NULL;
+}
+
+/* To no labels. To take the variable out of the context costs less than to set another value, but takes the
+ * token of just that entry, and another one may have been made since. */
+static bool reset(const pyprof_labels_state *state, LabelsObject *self) {
+    PyObject *token = NULL;
+    swap_token(self, &token);
+    bool is_reset = token != NULL && PyContextVar_Reset(state->variable, token) == 0;
+    Py_XDECREF(token);
+    if (!is_reset) {
+        PyErr_Clear();
+        is_reset = set_current(state, (LabelSetObject *)Py_None);
+    }
+    return is_reset;
 }
 
 /* Back to what was before the block, whatever `set_labels` did in it; in a context that is not in it,
@@ -161,17 +187,17 @@ static PyObject *labels_enter(LabelsObject *self, PyObject *Py_UNUSED(unused)) {
 static PyObject *labels_exit(LabelsObject *self, PyObject *const *Py_UNUSED(args),
                              Py_ssize_t Py_UNUSED(nargs)) {
     const pyprof_labels_state *state = PyType_GetModuleState(Py_TYPE(self));
-    LabelSetObject *current;
-    if (get_current(state, &current)) {
-        LabelSetObject *set = current;
-        while (set != NULL && set->owner != self->serial) {
-            set = set->parent;
-        }
-        if (set != NULL && !set_current(state, set->parent)) {
-            PyErr_Clear();
-        }
-        Py_XDECREF(current);
-    } else {
+    LabelSetObject *current = NULL;
+    bool is_left = get_current(state, &current);
+    LabelSetObject *set = current;
+    while (set != NULL && set->owner != self->serial) {
+        set = set->parent;
+    }
+    if (set != NULL) {
+        is_left = set->parent == NULL ? reset(state, self) : set_current(state, set->parent);
+    }
+    Py_XDECREF(current);
+    if (!is_left) {
         PyErr_Clear();
     }
     Py_RETURN_FALSE;

@@ -37,6 +37,8 @@ class Stack(NamedTuple):
     """Leaf first."""
     values: dict[str, int]
     """By sample type; times in nanoseconds."""
+    labels: dict[str, str] = {}  # noqa: RUF012
+    """Text labels."""
 
 
 def fields(data: bytes) -> Iterator[tuple[int, Any]]:
@@ -111,6 +113,11 @@ def decode(data: bytes) -> list[Stack]:
         for number, value in fields(sample):
             if number in (1, 2):
                 (ids if number == 1 else values).extend(integers(value))
+        labels = {}
+        for number, value in fields(sample):
+            label = dict(fields(value)) if number == 3 else {}
+            if 2 in label:
+                labels[strings[label[1]]] = strings[label[2]]
         frames = []
         for identity in ids:
             for line in locations[identity]:
@@ -118,13 +125,14 @@ def decode(data: bytes) -> list[Stack]:
                 frames.append(Frame(strings[function.get(2, 0)], strings[function.get(4, 0)], line.get(2, 0)))
         named = {strings[kind]: value for kind, value in zip(types, values, strict=True)}
         if any(value for kind, value in named.items() if not kind.startswith(("alloc_", "inuse_"))):
-            stacks.append(Stack(tuple(frames), named))
+            stacks.append(Stack(tuple(frames), named, labels))
     return stacks
 
 
 def is_profilers(stack: Stack) -> bool:
     """Whether the stack is of `pyprof.start` or `stop` themselves, called by the program."""
-    return any(frame.name.startswith("pyprof.") for frame in stack.frames)
+    ours = (frame.name for frame in stack.frames if frame.name.startswith("pyprof."))
+    return any(not name.startswith("pyprof.context.") for name in ours)  # decorated functions are the program's
 
 
 @dataclass(frozen=True)
@@ -149,6 +157,13 @@ class Profile:
                 sums[name] += stack.values[kind]
         return sums
 
+    def by_label(self, name: str, kind: str = "cpu") -> dict[str | None, int]:
+        """By the label's value; None: what does not have it."""
+        sums: dict[str | None, int] = defaultdict(int)
+        for stack in self.stacks:
+            sums[stack.labels.get(name)] += stack.values[kind]
+        return sums
+
     def where(self, keep: Callable[[Stack], bool]) -> "Profile":
         return Profile([stack for stack in self.stacks if keep(stack)])
 
@@ -156,7 +171,7 @@ class Profile:
         """With what C functions used at the lines that called them."""
         return Profile(
             [
-                Stack(tuple(frame for frame in stack.frames if not frame.is_of_c), stack.values)
+                stack._replace(frames=tuple(frame for frame in stack.frames if not frame.is_of_c))
                 for stack in self.stacks
             ]
         )

@@ -22,6 +22,8 @@ class Truth:
 
     flat: dict[str, float] = field(default_factory=dict)
     cum: dict[str, float] = field(default_factory=dict)
+    labels: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By name and value."""
     threads_cpu: float = 0.0
     """CPU of all threads but the main one."""
     notes: dict[str, Any] = field(default_factory=dict)
@@ -34,6 +36,11 @@ class Truth:
     def add_cum(self, name: str, seconds: float) -> None:
         with self.lock:
             self.cum[name] = self.cum.get(name, 0.0) + seconds
+
+    def add_label(self, name: str, value: str, seconds: float) -> None:
+        with self.lock:
+            values = self.labels.setdefault(name, {})
+            values[value] = values.get(value, 0.0) + seconds
 
     def end_thread(self) -> None:
         """Called by each thread but the main one, last of all."""
@@ -114,6 +121,7 @@ def record(program: Callable[[Truth], None]) -> None:
     result = {
         "flat": truth.flat,
         "cum": truth.cum,
+        "labels": truth.labels,
         "cpu_least": inner_end - inner + truth.threads_cpu,
         "cpu_most": max(time.thread_time() - outer + truth.threads_cpu, process_end - process - own),
         "elapsed": elapsed,
