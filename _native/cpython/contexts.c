@@ -105,19 +105,29 @@ static const char *find_in(const char *node, pyprof_context_state state) {
 
 const void *pyprof_context_of(PyThreadState *thread) { return thread->context; }
 
-const void *pyprof_context_find(const void *context, pyprof_context_state state) {
-    PyContext copy;
+const char *pyprof_context_variables_place(const char *context) {
+    return context + offsetof(PyContext, ctx_vars);
+}
+
+const void *pyprof_context_find_among(const void *variables, pyprof_context_state state) {
     PyHamtObject map;
-    enum { UP_TO_VARIABLES = offsetof(PyContext, ctx_vars) + sizeof(copy.ctx_vars) };
     enum { UP_TO_ROOT = offsetof(PyHamtObject, h_root) + sizeof(map.h_root) };
-    if (context == NULL || known.variable == NULL ||
-        !pyprof_context_copy(&copy, context, UP_TO_VARIABLES, state) ||
-        !is_of((PyObject *)&copy, &PyContext_Type) || copy.ctx_vars == NULL ||
-        !pyprof_context_copy(&map, copy.ctx_vars, UP_TO_ROOT, state) ||
+    if (variables == NULL || known.variable == NULL ||
+        !pyprof_context_copy(&map, variables, UP_TO_ROOT, state) ||
         !is_of((PyObject *)&map, known.map_type)) {
         return NULL;
     }
     return find_in((const char *)map.h_root, state);
+}
+
+const void *pyprof_context_find(const void *context, pyprof_context_state state) {
+    PyContext copy;
+    enum { UP_TO_VARIABLES = offsetof(PyContext, ctx_vars) + sizeof(copy.ctx_vars) };
+    if (context == NULL || !pyprof_context_copy(&copy, context, UP_TO_VARIABLES, state) ||
+        !is_of((PyObject *)&copy, &PyContext_Type)) {
+        return NULL;
+    }
+    return pyprof_context_find_among(copy.ctx_vars, state);
 }
 
 /* As hamt.c folds it. */
@@ -202,8 +212,14 @@ const char *pyprof_contexts_prepare(PyObject *variable) {
 
 const void *pyprof_context_of(PyThreadState *thread) { return (void)thread, NULL; }
 
+const char *pyprof_context_variables_place(const char *context) { return (void)context, NULL; }
+
 const void *pyprof_context_find(const void *context, pyprof_context_state state) {
     return (void)context, (void)state, NULL;
+}
+
+const void *pyprof_context_find_among(const void *variables, pyprof_context_state state) {
+    return (void)variables, (void)state, NULL;
 }
 
 #endif

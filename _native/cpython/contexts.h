@@ -23,6 +23,11 @@ const void *pyprof_context_of(PyThreadState *thread);
 /* The value in that context; NULL: none. */
 const void *pyprof_context_find(const void *context, pyprof_context_state state);
 
+/* The same in two steps: where a context has the pointer to its variables, which every change replaces; and
+ * the value among the variables that this said. */
+const char *pyprof_context_variables_place(const char *context);
+const void *pyprof_context_find_among(const void *variables, pyprof_context_state state);
+
 /* Copies from where something may be gone by now. False: it is. */
 bool pyprof_context_copy(void *to, const void *from, size_t size, pyprof_context_state state);
 

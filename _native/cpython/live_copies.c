@@ -1,6 +1,8 @@
 /* Copies of live stacks: what is read of a thread, in one go. See live_private.h. */
 #include "cpython/live_private.h"
 
+#include "cpython/contexts.h"
+
 #include <stdlib.h>
 
 #if PYPROF_KNOWN_LAYOUT
@@ -30,7 +32,7 @@ static bool is_sane_chunk(const pyprof_live_thread *thread) {
            top <= limit && limit - chunk <= MOST_CHUNK_BYTES;
 }
 
-_Static_assert(2 * (int)MOST_STRAYS + 3 * (int)MOST_HOLDERS + 5 <= (int)PYPROF_LIVE_READS,
+_Static_assert(2 * (int)MOST_STRAYS + 3 * (int)MOST_HOLDERS + 6 <= (int)PYPROF_LIVE_READS,
                "more reads than were promised");
 
 enum { EXPECTED_FOR = 256 }; /* walks that have not met it */
@@ -120,6 +122,7 @@ bool pyprof_live_reads(pyprof_live_thread *thread, pyprof_live_stack *stack, pyp
     stack->asked = *thread;
     stack->stray_count = 0;
     stack->chunk_bytes = 0;
+    stack->variables = NULL;
     stack->walks++;
     if (thread->frame_holder != NULL) {
         expect(stack, stack->holders, MOST_HOLDERS, thread->frame_holder);
@@ -158,6 +161,10 @@ bool pyprof_live_reads(pyprof_live_thread *thread, pyprof_live_stack *stack, pyp
 #if PYPROF_FRAME_ON_C_STACK
     n += reads_of_holders(stack, stack->held[2], reads + n);
 #endif
+    if (thread->context != NULL) {
+        reads[n++] = (pyprof_read){&stack->variables, pyprof_context_variables_place(thread->context),
+                                   sizeof(stack->variables)};
+    }
     *count = n;
     return true;
 }
@@ -194,6 +201,12 @@ bool pyprof_is_copy_of(pyprof_live_thread *thread, pyprof_live_stack *stack) {
                                       thread->top <= thread->chunk + stack->chunk_bytes));
 }
 
+bool pyprof_live_variables(const pyprof_live_thread *thread, const pyprof_live_stack *stack,
+                           const void **variables) {
+    *variables = stack->variables;
+    return thread->context == stack->asked.context;
+}
+
 bool pyprof_live_copy_again(pyprof_live_thread *thread, pyprof_live_stack *stack, bool *is_copied) {
     *is_copied = false;
     pyprof_live_thread now = *thread;
@@ -222,6 +235,11 @@ pyprof_live_stack *pyprof_live_stack_new(void) { return NULL; }
 void pyprof_live_stack_free(pyprof_live_stack *stack) { (void)stack; }
 
 size_t pyprof_live_stack_bytes(const pyprof_live_stack *stack) { return (void)stack, 0; }
+
+bool pyprof_live_variables(const pyprof_live_thread *thread, const pyprof_live_stack *stack,
+                           const void **variables) {
+    return (void)thread, (void)stack, (void)variables, false;
+}
 
 bool pyprof_live_reads(pyprof_live_thread *thread, pyprof_live_stack *stack, pyprof_read *reads,
                        size_t *count) {

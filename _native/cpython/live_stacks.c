@@ -398,6 +398,10 @@ pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stac
                                     pyprof_find_code find, pyprof_live_walk *walk) {
     pyprof_live_result result = PYPROF_LIVE_TORN;
     walk->gave_up_whole_copy = walk->stood_still = walk->is_incomplete = false;
+    if (is_copied && walk->reads_context && thread->context != stack->asked.context &&
+        !pyprof_live_copy_again(thread, stack, &is_copied)) {
+        return PYPROF_LIVE_TORN;
+    }
     const int most_unknown = walk->is_read_by_nobody_else ? MOST_ATTEMPTS : MOST_UNKNOWN;
     int unknown = 0;
     for (int attempt = 0; attempt < MOST_ATTEMPTS && unknown < most_unknown; attempt++) {

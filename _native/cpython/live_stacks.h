@@ -79,6 +79,8 @@ typedef struct {
     /* Nobody reads it with the GIL: so what stands still is what teaches calls, and is what is left of a
      * stack that does not come out whole. */
     bool is_read_by_nobody_else;
+    /* The copy must be of the context that the thread has, too: see `pyprof_live_variables`. */
+    bool reads_context;
     /* The thread moved too fast: not, that its stack had come to reach further than what was copied. */
     bool gave_up_whole_copy;
     bool stood_still;        /* at the first look */
@@ -87,12 +89,17 @@ typedef struct {
     const char *c_stack;     /* somewhere on the thread's C stack; NULL: no frame of C code was met */
 } pyprof_live_walk;
 
-/* Fills `walk`, whose `frames`, `max`, `is_exact_only` and `is_read_by_nobody_else` are set. `is_copied`:
- * what `pyprof_live_reads` asked for has just been read and parsed; the rest is read here, as often as it
- * takes.
+/* Fills `walk`, whose `frames`, `max`, `is_exact_only`, `is_read_by_nobody_else` and `reads_context` are set.
+ * `is_copied`: what `pyprof_live_reads` asked for has just been read and parsed; the rest is read here, as
+ * often as it takes.
  */
 pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stack *stack, bool is_copied,
                                     pyprof_find_code find, pyprof_live_walk *walk);
+
+/* After a walk: what the thread's context had when the stack was copied ("cpython/contexts.h"). False: that
+ * was not copied. */
+bool pyprof_live_variables(const pyprof_live_thread *thread, const pyprof_live_stack *stack,
+                           const void **variables);
 
 /* Whether the thread still has the innermost frame of that walk, at the same instruction. */
 bool pyprof_live_stands_still(const pyprof_live_thread *thread, const pyprof_live_walk *walk);

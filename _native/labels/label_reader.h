@@ -17,7 +17,8 @@ void pyprof_label_reader_prepare(const pyprof_labels_state *state);
 /* Why no labels can be read; NULL: they can. */
 const char *pyprof_label_reader_obstacle(void);
 
-/* With a new reference; NULL: none. */
+/* With a new reference; NULL: none. In a context, or among the variables that one had. */
 pyprof_label_set *pyprof_labels_of_context(const void *context, pyprof_context_state state);
+pyprof_label_set *pyprof_labels_among(const void *variables, pyprof_context_state state);
 
 #endif

@@ -72,6 +72,7 @@ static pyprof_code_frame frames[MOST_NESTED]
 static bool walk(const reader *reads, pyprof_thread_node *one, bool is_copied, pyprof_live_walk *live) {
     const size_t max_frames = reads->request->max_frames;
     live->max = max_frames < PYPROF_MAX_DEPTH ? max_frames : PYPROF_MAX_DEPTH;
+    live->reads_context = pyprof_label_sets_any();
     if (one->stack == NULL && (one->stack = pyprof_live_stack_new()) == NULL) {
         return false;
     }
@@ -85,10 +86,13 @@ static bool walk(const reader *reads, pyprof_thread_node *one, bool is_copied, p
     return accepted && !has_died;
 }
 
-/* The context is the one that the stack was read with; what it holds is read a moment later. */
+/* Those that the thread had when its stack was copied, as far as that can be had: its context, at least. */
 static void read_labels(const pyprof_thread_node *one, pyprof_thread_view *view) {
+    const void *variables;
     pyprof_label_set_release(view->labels);
-    view->labels = pyprof_labels_of_context(one->thread.context, PYPROF_MAY_CHANGE);
+    view->labels = pyprof_live_variables(&one->thread, one->stack, &variables)
+                       ? pyprof_labels_among(variables, PYPROF_MAY_CHANGE)
+                       : pyprof_labels_of_context(one->thread.context, PYPROF_MAY_CHANGE);
 }
 
 /* -- a thread of the main interpreter alone -- */
@@ -104,7 +108,9 @@ static bool read_alone(const reader *reads, pyprof_thread_node *one, bool on_cpu
     all_stood_still &= live.stood_still || !on_cpu;
     view->truncated = live.truncated;
     view->is_incomplete = live.is_incomplete;
-    read_labels(one, view);
+    if (read) {
+        read_labels(one, view);
+    }
     return read && pyprof_snapshot_add_frames(reads->request, view, frames[0], live.depth, symbol_of);
 }
 

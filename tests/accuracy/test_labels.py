@@ -43,7 +43,7 @@ def check(recording: Recording, points: float) -> None:
 def crossed(profile: Profile) -> dict[str, float]:
     """By label, the part of the CPU time of each value's function that has another value, or none."""
     found = {}
-    for name in ("task", "nested", "to_thread", "copied", "decorated"):
+    for name in ("task", "nested", "to_thread", "copied", "decorated", "short"):
         for value in ("one", "two"):
             inside = of_value(profile, value).by_label(name)
             others = inside["one" if value == "two" else "two"]

@@ -25,15 +25,15 @@ def burn_until(end: float) -> None:
             pass
 
 
-def one(truth: Truth, label: str) -> None:
+def one(truth: Truth, label: str, seconds: float = SLICE) -> None:
     begin = thread_time()
-    burn_until(begin + SLICE)
+    burn_until(begin + seconds)
     truth.add_label(label, "one", thread_time() - begin)
 
 
-def two(truth: Truth, label: str) -> None:
+def two(truth: Truth, label: str, seconds: float = 2 * SLICE) -> None:
     begin = thread_time()
-    burn_until(begin + 2 * SLICE)
+    burn_until(begin + seconds)
     truth.add_label(label, "two", thread_time() - begin)
 
 
@@ -121,6 +121,15 @@ def in_decorated_functions(truth: Truth) -> None:
         decorated(truth)
 
 
+def in_short_blocks(truth: Truth) -> None:
+    """Blocks of some 50 microseconds in one context."""
+    for _ in range(20 * SLICES):
+        with pyprof.labels(short="one"):
+            one(truth, "short", SLICE / 40)
+        with pyprof.labels(short="two"):
+            two(truth, "short", SLICE / 40)
+
+
 def in_child_threads(truth: Truth) -> None:
     """A thread has its creator's labels where there is no GIL, or flag thread_inherit_context; else none."""
 
@@ -147,6 +156,7 @@ def everything(truth: Truth) -> None:
     in_copied_contexts(truth)
     in_reused_workers(truth)
     in_decorated_functions(truth)
+    in_short_blocks(truth)
     in_child_threads(truth)
 
 
