@@ -147,7 +147,7 @@ static bool set_variable(PyObject *variable, PyObject *value) {
     return token != NULL;
 }
 
-enum { OTHERS = 48 }; /* more than fit into one bitmap node */
+enum { OTHERS = 64 }; /* one node takes 16 pairs before it becomes an array */
 
 static bool add_others(int count) {
     bool added = true;
@@ -159,8 +159,27 @@ static bool add_others(int count) {
     return added;
 }
 
-static const PyTypeObject *root_type(PyContext *context) {
+static const PyTypeObject *type_of_root(const PyContext *context) {
     return Py_TYPE((PyObject *)context->ctx_vars->h_root);
+}
+
+/* That of the first node on the variable's way that is no bitmap node; NULL: all are. Hashes of objects that
+ * lie close together may have bits in common, so that the first nodes have but one child. */
+static const PyTypeObject *type_of_array(const PyContext *context) {
+    const char *node = (const char *)context->ctx_vars->h_root;
+    uint32_t hash = (uint32_t)known.hash;
+    for (int level = 0; level < LEVELS && node != NULL; level++, hash >>= BITS) {
+        const PyTypeObject *type = Py_TYPE((PyObject *)node);
+        const char *pair[2];
+        if (type != known.bitmap_type) {
+            return type->tp_itemsize == 0 && (size_t)type->tp_basicsize >= sizeof(array_node) ? type : NULL;
+        }
+        if (!read_pair(node, 1u << (hash & MASK), pair, PYPROF_STANDS_STILL) || pair[0] != NULL) {
+            return NULL;
+        }
+        node = pair[1];
+    }
+    return NULL;
 }
 
 static bool is_found(PyContext *context, PyObject *value) {
@@ -175,15 +194,14 @@ static bool proves(PyContext *context, PyObject *value) {
         return false;
     }
     known.map_type = Py_TYPE((PyObject *)context->ctx_vars);
-    known.bitmap_type = root_type(context);
+    known.bitmap_type = type_of_root(context);
     const bool alone = pyprof_context_find(context, PYPROF_STANDS_STILL) == NULL &&
                        set_variable(known.variable, value) && is_found(context, value);
     if (!alone || !add_others(OTHERS)) {
         return false;
     }
-    known.array_type = root_type(context);
-    return known.array_type != known.bitmap_type && is_found(context, value) &&
-           set_variable(known.variable, Py_None) && is_found(context, Py_None);
+    known.array_type = type_of_array(context);
+    return is_found(context, value) && set_variable(known.variable, Py_None) && is_found(context, Py_None);
 }
 
 const char *pyprof_contexts_prepare(PyObject *variable) {

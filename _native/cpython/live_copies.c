@@ -32,7 +32,7 @@ static bool is_sane_chunk(const pyprof_live_thread *thread) {
            top <= limit && limit - chunk <= MOST_CHUNK_BYTES;
 }
 
-_Static_assert(2 * (int)MOST_STRAYS + 3 * (int)MOST_HOLDERS + 6 <= (int)PYPROF_LIVE_READS,
+_Static_assert(2 * (int)MOST_STRAYS + 3 * (int)MOST_HOLDERS + 7 <= (int)PYPROF_LIVE_READS,
                "more reads than were promised");
 
 enum { EXPECTED_FOR = 256 }; /* walks that have not met it */
@@ -107,6 +107,15 @@ static size_t reads_of_holders(const pyprof_live_stack *stack, const char **held
     return n;
 }
 
+/* The variables of the context that the thread is expected to have. */
+static size_t read_of_variables(const pyprof_live_thread *thread, const char **variables, pyprof_read *read) {
+    if (thread->context == NULL) {
+        return 0;
+    }
+    *read = (pyprof_read){variables, pyprof_context_variables_place(thread->context), sizeof(*variables)};
+    return 1;
+}
+
 /* In one go, and the thread state first. A cache line that was read is one that the thread must get back
  * before it can go on to write to it, for 100 to 500 cycles: what is read before the thread state decides at
  * which of its calls and returns the thread is met. After it this helps: what it says of the innermost frames
@@ -122,12 +131,13 @@ bool pyprof_live_reads(pyprof_live_thread *thread, pyprof_live_stack *stack, pyp
     stack->asked = *thread;
     stack->stray_count = 0;
     stack->chunk_bytes = 0;
-    stack->variables = NULL;
+    stack->earlier_variables = stack->variables = NULL;
     stack->walks++;
     if (thread->frame_holder != NULL) {
         expect(stack, stack->holders, MOST_HOLDERS, thread->frame_holder);
     }
     n += reads_of_holders(stack, stack->held[0], reads + n);
+    n += read_of_variables(thread, &stack->earlier_variables, reads + n);
     const bool has_chunk = is_sane_chunk(thread);
     if (has_chunk && !place_chunk(thread, stack)) {
         return false;
@@ -161,10 +171,7 @@ bool pyprof_live_reads(pyprof_live_thread *thread, pyprof_live_stack *stack, pyp
 #if PYPROF_FRAME_ON_C_STACK
     n += reads_of_holders(stack, stack->held[2], reads + n);
 #endif
-    if (thread->context != NULL) {
-        reads[n++] = (pyprof_read){&stack->variables, pyprof_context_variables_place(thread->context),
-                                   sizeof(stack->variables)};
-    }
+    n += read_of_variables(thread, &stack->variables, reads + n);
     *count = n;
     return true;
 }
@@ -202,9 +209,15 @@ bool pyprof_is_copy_of(pyprof_live_thread *thread, pyprof_live_stack *stack) {
 }
 
 bool pyprof_live_variables(const pyprof_live_thread *thread, const pyprof_live_stack *stack,
-                           const void **variables) {
-    *variables = stack->variables;
+                           const pyprof_live_walk *walk, const void **variables) {
+    *variables = walk->is_of_later_copy ? stack->variables : stack->earlier_variables;
     return thread->context == stack->asked.context;
+}
+
+bool pyprof_live_has_variables(const pyprof_live_thread *thread, const void *variables) {
+    const char *now = NULL;
+    pyprof_read read;
+    return (read_of_variables(thread, &now, &read) == 0 || pyprof_read_memory(&read, 1)) && now == variables;
 }
 
 bool pyprof_live_copy_again(pyprof_live_thread *thread, pyprof_live_stack *stack, bool *is_copied) {
@@ -237,8 +250,12 @@ void pyprof_live_stack_free(pyprof_live_stack *stack) { (void)stack; }
 size_t pyprof_live_stack_bytes(const pyprof_live_stack *stack) { return (void)stack, 0; }
 
 bool pyprof_live_variables(const pyprof_live_thread *thread, const pyprof_live_stack *stack,
-                           const void **variables) {
-    return (void)thread, (void)stack, (void)variables, false;
+                           const pyprof_live_walk *walk, const void **variables) {
+    return (void)thread, (void)stack, (void)walk, (void)variables, false;
+}
+
+bool pyprof_live_has_variables(const pyprof_live_thread *thread, const void *variables) {
+    return (void)thread, (void)variables, false;
 }
 
 bool pyprof_live_reads(pyprof_live_thread *thread, pyprof_live_stack *stack, pyprof_read *reads,

@@ -127,7 +127,8 @@ struct pyprof_live_stack {
     pyprof_expected holders[MOST_HOLDERS];
     /* The frame that each had: read with the thread state, when the first copy had been made, at the end. */
     const char *held[3][MOST_HOLDERS];
-    const char *variables;   /* of the context that the thread had when the copy was asked for */
+    /* Of the context that the thread had when the copies were asked for; with either. */
+    const char *earlier_variables, *variables;
     const char *frame_later; /* the innermost, after the thread state; another one if it has changed */
     uint64_t walks;
     /* By the frame's address. A frame of C code says nothing else, and is still the same if that lies on the

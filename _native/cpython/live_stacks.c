@@ -232,6 +232,7 @@ static void take_over(pyprof_live_walk *walk, const walk_state *state, const pyp
     walk->is_incomplete = false;
     walk->instruction = state->instruction;
     walk->c_stack = PYPROF_FRAME_ON_C_STACK ? thread->frame_holder : state->c_frame;
+    walk->is_of_later_copy = state->view == PYPROF_LATER_COPY;
 }
 
 enum { MOST_AT_ONCE = 32 };

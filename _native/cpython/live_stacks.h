@@ -83,6 +83,7 @@ typedef struct {
     bool reads_context;
     /* The thread moved too fast: not, that its stack had come to reach further than what was copied. */
     bool gave_up_whole_copy;
+    bool is_of_later_copy;
     bool stood_still;        /* at the first look */
     bool is_incomplete;      /* frames[0] has called something */
     const char *instruction; /* of frames[0] */
@@ -99,7 +100,10 @@ pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stac
 /* After a walk: what the thread's context had when the stack was copied ("cpython/contexts.h"). False: that
  * was not copied. */
 bool pyprof_live_variables(const pyprof_live_thread *thread, const pyprof_live_stack *stack,
-                           const void **variables);
+                           const pyprof_live_walk *walk, const void **variables);
+
+/* Whether its context still has these. */
+bool pyprof_live_has_variables(const pyprof_live_thread *thread, const void *variables);
 
 /* Whether the thread still has the innermost frame of that walk, at the same instruction. */
 bool pyprof_live_stands_still(const pyprof_live_thread *thread, const pyprof_live_walk *walk);

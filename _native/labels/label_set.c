@@ -87,12 +87,25 @@ struct pyprof_added_labels {
     pyprof_label_list *labels;
 };
 
+static uint32_t epoch = 1; /* atomic */
+
+uint32_t pyprof_label_epoch_begin(void) { return __atomic_add_fetch(&epoch, 1, __ATOMIC_SEQ_CST); }
+
+void pyprof_label_set_mark_current(pyprof_label_set *set) {
+    __atomic_store_n(&set->epoch, __atomic_load_n(&epoch, __ATOMIC_RELAXED), __ATOMIC_RELEASE);
+}
+
+bool pyprof_label_set_is_older(const pyprof_label_set *set, uint32_t now) {
+    return (int32_t)(__atomic_load_n(&set->epoch, __ATOMIC_ACQUIRE) - now) < 0;
+}
+
 pyprof_label_set *pyprof_label_set_new(pyprof_label_list *labels, pyprof_label_set *parent) {
     static uint64_t last_id; /* atomic */
     pyprof_label_set *set = pyprof_label_slab_take();
     if (set == NULL) {
         return NULL;
     }
+    pyprof_label_set_mark_current(set);
     set->own = pyprof_label_list_retain(labels);
     set->added = NULL;
     set->parent = parent == NULL ? NULL : pyprof_label_set_retain(parent);

@@ -65,6 +65,14 @@ const pyprof_label_list *pyprof_label_set_own(const pyprof_label_set *set);
 /* The set with a new reference; NULL: it is gone. Any reference, even one made up, is harmless. */
 pyprof_label_set *pyprof_label_set_find(pyprof_label_reference reference);
 
+/* Memory of what is no longer a thread's is soon used again, by the same kind of objects: who reads a
+ * thread's labels a moment after its stack may find those of its next block. So reading begins an epoch,
+ * before the stack is copied, and labels that came to be a thread's in it are not what it had then. The timer
+ * thread begins epochs; the application marks what it makes current. */
+uint32_t pyprof_label_epoch_begin(void);
+void pyprof_label_set_mark_current(pyprof_label_set *set);
+bool pyprof_label_set_is_older(const pyprof_label_set *set, uint32_t epoch);
+
 /* Labels that win over its own; for everything that holds the set. False without memory. Any thread. */
 bool pyprof_label_set_add(pyprof_label_set *set, pyprof_label_list *labels);
 

@@ -14,7 +14,8 @@ typedef struct pyprof_added_labels pyprof_added_labels;
 struct pyprof_label_set {
     uint32_t refs; /* atomic; 0: nobody has it */
     uint32_t index;
-    uint64_t id; /* atomic */
+    uint64_t id;    /* atomic */
+    uint32_t epoch; /* atomic: in which it came to be current last */
     pyprof_label_list *own;
     pyprof_added_labels *added; /* atomic; the latest first */
     pyprof_label_set *parent;

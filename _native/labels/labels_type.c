@@ -62,8 +62,15 @@ static bool get_current(const pyprof_labels_state *state, LabelSetObject **set) 
     return true;
 }
 
-static bool set_current(const pyprof_labels_state *state, LabelSetObject *set) {
+/* The token; NULL with an error set. */
+static PyObject *make_current(const pyprof_labels_state *state, LabelSetObject *set) {
     PyObject *token = PyContextVar_Set(state->variable, (PyObject *)set);
+    pyprof_label_set_mark_current(set->set);
+    return token;
+}
+
+static bool set_current(const pyprof_labels_state *state, LabelSetObject *set) {
+    PyObject *token = make_current(state, set);
     Py_XDECREF(token);
     return token != NULL;
 }
@@ -157,7 +164,7 @@ static PyObject *labels_enter(LabelsObject *self, PyObject *Py_UNUSED(unused)) {
         return NULL;
     }
     set = set_within(state, self, parent);
-    PyObject *token = set == NULL ? NULL : PyContextVar_Set(state->variable, (PyObject *)set);
+    PyObject *token = set == NULL ? NULL : make_current(state, set);
     const bool entered = token != NULL;
     if (entered && parent == NULL) {
         swap_token(self, &token);
@@ -173,13 +180,15 @@ static PyObject *labels_enter(LabelsObject *self, PyObject *Py_UNUSED(unused)) {
 static bool reset(const pyprof_labels_state *state, LabelsObject *self) {
     PyObject *token = NULL;
     swap_token(self, &token);
-    bool is_reset = token != NULL && PyContextVar_Reset(state->variable, token) == 0;
+    const bool is_reset = token != NULL && PyContextVar_Reset(state->variable, token) == 0;
     Py_XDECREF(token);
-    if (!is_reset) {
-        PyErr_Clear();
-        is_reset = set_current(state, (LabelSetObject *)Py_None);
+    if (is_reset) {
+        return true;
     }
-    return is_reset;
+    PyErr_Clear();
+    token = PyContextVar_Set(state->variable, Py_None);
+    Py_XDECREF(token);
+    return token != NULL;
 }
 
 /* Back to what was before the block, whatever `set_labels` did in it; in a context that is not in it,

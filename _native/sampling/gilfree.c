@@ -60,6 +60,7 @@ typedef struct {
     const pyprof_snapshot_request *request;
     pyprof_gilfree_losses *losses;
     bool is_exact_only; /* of those that run; a look that finds one moving ends the snapshot */
+    uint32_t epoch;     /* of labels */
 } reader;
 
 /* Interpreters that a thread runs code in, from one to the next. */
@@ -86,31 +87,42 @@ static bool walk(const reader *reads, pyprof_thread_node *one, bool is_copied, p
     return accepted && !has_died;
 }
 
-/* Those that the thread had when its stack was copied, as far as that can be had: its context, at least. */
-static void read_labels(const pyprof_thread_node *one, pyprof_thread_view *view) {
-    const void *variables;
+/* Those that the thread had when its stack was copied. False: they may be those of a moment later. */
+static bool read_labels(const reader *reads, const pyprof_thread_node *one, const pyprof_live_walk *live,
+                        pyprof_thread_view *view) {
+    const void *variables = NULL;
+    if (!live->reads_context) {
+        return true; /* nobody has any */
+    }
+    const bool are_copied = pyprof_live_variables(&one->thread, one->stack, live, &variables);
     pyprof_label_set_release(view->labels);
-    view->labels = pyprof_live_variables(&one->thread, one->stack, &variables)
-                       ? pyprof_labels_among(variables, PYPROF_MAY_CHANGE)
-                       : pyprof_labels_of_context(one->thread.context, PYPROF_MAY_CHANGE);
+    view->labels = are_copied ? pyprof_labels_among(variables, PYPROF_MAY_CHANGE)
+                              : pyprof_labels_of_context(one->thread.context, PYPROF_MAY_CHANGE);
+    return view->labels != NULL ? pyprof_label_set_is_older(view->labels, reads->epoch)
+                                : are_copied && pyprof_live_has_variables(&one->thread, variables);
 }
 
 /* -- a thread of the main interpreter alone -- */
 
+/* Where labels change within microseconds they are taken as they are at last. */
+enum { MOST_LABEL_READS = 4 };
+
 static bool read_alone(const reader *reads, pyprof_thread_node *one, bool on_cpu, pyprof_thread_view *view) {
+    reader again = *reads;
     pyprof_live_walk live = {.frames = frames[0],
                              .is_exact_only = reads->is_exact_only && on_cpu,
                              .is_read_by_nobody_else = pyprof_is_free_threaded()};
-    const bool read = walk(reads, one, one->is_copied, &live);
+    bool read = walk(reads, one, one->is_copied, &live);
     if (on_cpu && !reads->is_exact_only) {
         given_up = given_up << 1 | (live.gave_up_whole_copy && read);
     }
     all_stood_still &= live.stood_still || !on_cpu;
+    for (int i = 1; read && !read_labels(&again, one, &live, view) && i < MOST_LABEL_READS; i++) {
+        again.epoch = pyprof_label_epoch_begin();
+        read = walk(&again, one, false, &live);
+    }
     view->truncated = live.truncated;
     view->is_incomplete = live.is_incomplete;
-    if (read) {
-        read_labels(one, view);
-    }
     return read && pyprof_snapshot_add_frames(reads->request, view, frames[0], live.depth, symbol_of);
 }
 
@@ -193,7 +205,8 @@ static bool read_elsewhere(const reader *reads, pyprof_thread_node *first, pypro
     view->walked = read;
     view->unread = !read;
     if (read) {
-        read_labels(first, view);
+        pyprof_label_set_release(view->labels);
+        view->labels = pyprof_labels_of_context(first->thread.context, PYPROF_MAY_CHANGE);
     }
     view->instruction = NULL; /* it may have the GIL of the other interpreter */
     const pyprof_thread_node *last = first->companion == NULL ? first : first->companion;
@@ -249,7 +262,7 @@ static void forget_instructions(const pyprof_snapshot_request *request) {
 }
 
 static bool take(const pyprof_snapshot_request *request, pyprof_gilfree_losses *losses, bool is_exact_only) {
-    const reader reads = {request, losses, is_exact_only};
+    const reader reads = {request, losses, is_exact_only, pyprof_label_epoch_begin()};
     bool others;
     pyprof_thread_lists_find(request->interp);
     pyprof_code_cache_begin_snapshot();
@@ -296,7 +309,7 @@ void pyprof_gilfree_add_others(const pyprof_snapshot_request *request, pyprof_gi
     if (pyprof_is_only_interpreter(request->interp)) {
         return;
     }
-    const reader reads = {request, losses, false};
+    const reader reads = {request, losses, false, pyprof_label_epoch_begin()};
     const bool late = is_late(request);
     bool others;
     pyprof_thread_lists_find(request->interp);

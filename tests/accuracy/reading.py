@@ -132,7 +132,9 @@ def decode(data: bytes) -> list[Stack]:
 def is_profilers(stack: Stack) -> bool:
     """Whether the stack is of `pyprof.start` or `stop` themselves, called by the program."""
     ours = (frame.name for frame in stack.frames if frame.name.startswith("pyprof."))
-    return any(not name.startswith("pyprof.context.") for name in ours)  # decorated functions are the program's
+    return any(
+        not name.startswith("pyprof.context.") for name in ours
+    )  # decorated functions are the program's
 
 
 @dataclass(frozen=True)
