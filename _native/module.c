@@ -344,6 +344,7 @@ static PyMethodDef methods[] = {
     {"memory_stats", native_memory_stats, METH_NOARGS, NULL},
     {"set_labels", (PyCFunction)(void (*)(void))pyprof_set_labels, METH_FASTCALL | METH_KEYWORDS, NULL},
     {"current_labels", pyprof_current_labels, METH_NOARGS, NULL},
+    {"context_labels", pyprof_context_labels, METH_O, NULL},
     {"is_main_interpreter", native_is_main_interpreter, METH_NOARGS, NULL},
 #ifndef PYPROF_PORTABLE
     {"start", (PyCFunction)(void (*)(void))native_start, METH_VARARGS | METH_KEYWORDS, NULL},

@@ -5,6 +5,7 @@ Everything here is internal to pyprof; applications use the names of `pyprof` it
 
 import builtins
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import Context
 from typing import Any, Literal, Self, TypedDict, TypeVar, final
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -167,6 +168,8 @@ def set_labels(**labels: object) -> None:
 
 def current_labels() -> dict[str, str]:
     """Those of the calling context."""
+
+def context_labels(context: Context) -> dict[str, str]: ...
 
 @final
 class Thread:

@@ -113,6 +113,7 @@ OPTIONS: tuple[Option, ...] = (
            "bytes allocated between two samples of the memory profile, on average"),
     Option("memory_oom_threshold", Number(0.01, 1, "share of the limit"), 0.9,
            "share of the cgroup's limit of memory, or of RLIMIT_AS, at which what is in use is reported"),
+    Option("task_wall", Boolean(), False, "wall time of asyncio tasks that await, beside that of threads"),
     Option("max_frames", Integer(1, 1000), 256, "frames kept of a stack, from the leaf"),
     Option("max_overhead", Number(0.0001, 1, "share of one core"), 0.01,
            "CPU time of pyprof itself, share of one core; the rate gives way to it (1: no limit)"),
@@ -152,6 +153,7 @@ class Config:
     memory: str
     memory_period: int
     memory_oom_threshold: float
+    task_wall: bool
     max_frames: int
     max_overhead: float
     label_values_max: int

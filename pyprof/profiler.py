@@ -20,11 +20,13 @@ from .fork import Forks, end_with_multiprocessing
 from .heap import Heap
 from .locks import Lock
 from .option_kinds import Number
+from .report import Moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .collectors.label_bound import LabelBound
+    from .collectors.tasks import TaskWall
     from .counters import Stats
     from .export.delivery import Counters
     from .export.exporter import Exporter
@@ -56,6 +58,7 @@ class Profiler:
         self._recording = Recording(
             config.memory, config.memory_period, config.max_frames, config.memory_oom_threshold
         )
+        self._task_wall = _task_wall(config)
         self._memory = config.memory  # the engine that is wanted now
         self._running = False
         self._discards = False
@@ -133,7 +136,7 @@ class Profiler:
                 _recorder.end_trace(owner)
         stacks = Stacks(self.config, "main")
         stacks.traced = traced
-        return Heap(stacks, traced.window_of(in_use), memory.INUSE_SPACE)
+        return Heap(stacks.encode_heap(traced.window_of(in_use), memory.INUSE_SPACE))
 
     def _heap(self, default: tuple[str, str, int], *, needs_hook: bool = False, peak: bool = False) -> "Heap":
         traced = self._stacks.traced if self._memory == "tracemalloc" else None
@@ -146,7 +149,17 @@ class Profiler:
             known = window.memory_period > 0
         if not known:
             raise RuntimeError("memory is not profiled (option memory)")
-        return Heap(self._stacks, window, default)
+        return Heap(self._stacks.encode_heap(window, default))
+
+    def threads(self, *, names: bool = False) -> "Moment":
+        """All threads, greenlets and asyncio tasks of the process, with their stacks: a goroutine profile.
+
+        Each counts one. Labels: `kind` (thread, greenlet, task), `state`, and those of its context.
+        names: `name` as well, so that each is a sample of its own.
+        """
+        from .collectors.threads import capture
+
+        return Moment(self._stacks.encode_threads(capture(names)))
 
     def set_memory(self, engine: "str | bool", *, period: "int | None" = None) -> None:
         """Turn the memory profile on or off, or change its period, while the profiler runs.
@@ -198,6 +211,7 @@ class Profiler:
         self._stacks = Stacks(self.config, "child", self._memory)
         self._consumer = _consumer(self.config)
         self._counters, self._dropped_before = None, 0
+        self._task_wall = _task_wall(self.config)
         if self._exporter is not None:
             self._exporter.after_fork_child()
         self._start_threads()
@@ -248,7 +262,7 @@ class Profiler:
     def take(self, timeout: float) -> "_native.Window | None":
         """The next window, for the exporter."""
         abandoned, terminated = _native.abandoned(), _native.sigterm_came()
-        window = _sampler.take(self._consumer, 0 if abandoned or terminated else timeout)
+        window = self._wait(0 if abandoned or terminated else timeout)
         if terminated and window is None:
             _native.pass_sigterm_on()  # asking for the next window, the exporter is done with all others
         if abandoned and window is None and self._exporter is not None:
@@ -259,9 +273,33 @@ class Profiler:
             return None
         return window
 
+    def _wait(self, timeout: float) -> "_native.Window | None":
+        """The next window, waiting until there is one, or a wake; meanwhile tasks are looked at."""
+        task_wall, now = self._task_wall, time.monotonic()
+        if task_wall is None:
+            return _sampler.take(self._consumer, timeout)
+        end = now + timeout
+        while True:
+            until = min(end, now + task_wall.seconds_left)
+            window = _sampler.take(self._consumer, until - now)
+            now = time.monotonic()
+            if window is not None or now < until or now >= end:
+                return window
+            task_wall.look()
+
     def encode(self, window: "_native.Window", combined: bool) -> "list[Series]":
         _recorder.check()
+        if self._task_wall is not None:
+            self._task_wall.put(window)
         return self._stacks.encode(window, combined, records=_recorder.has(self._recording))
+
+
+def _task_wall(config: Config) -> "TaskWall | None":
+    if not (config.task_wall and config.wall):
+        return None
+    from .collectors.tasks import TaskWall
+
+    return TaskWall(config.max_overhead)
 
 
 def _consumer(config: Config) -> Consumer:

@@ -42,3 +42,20 @@ class Report:
         page = flamegraph.render(self._profile(), sample_type)
         with replace_file(path) as file:
             file.write(page.encode())
+
+
+class Moment(Report):
+    """The profile of what there was at the moment at which it was made."""
+
+    def __init__(self, message: bytes) -> None:
+        """message: as pprof, not compressed."""
+        self._message = message
+
+    def pprof(self) -> bytes:
+        """The profile as an uncompressed pprof message."""
+        return self._message
+
+    def _profile(self) -> "Profile":
+        from .pprof import read
+
+        return read(self._message)

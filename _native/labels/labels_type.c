@@ -312,6 +312,18 @@ PyObject *pyprof_current_labels(PyObject *module, PyObject *Py_UNUSED(unused)) {
     return dictionary;
 }
 
+PyObject *pyprof_context_labels(PyObject *module, PyObject *context) {
+    const pyprof_labels_state *state = PyModule_GetState(module);
+    PyObject *value = PyObject_CallMethod(context, "get", "O", state->variable);
+    if (value == NULL) {
+        return NULL;
+    }
+    const bool is_set = Py_IS_TYPE(value, state->set_type);
+    PyObject *dictionary = as_dictionary(is_set ? ((LabelSetObject *)value)->set : NULL);
+    Py_DECREF(value);
+    return dictionary;
+}
+
 pyprof_label_set *pyprof_label_set_of_mapping(PyObject *mapping) {
     PyObject *names = PyMapping_Keys(mapping), *values = names == NULL ? NULL : PyMapping_Values(mapping);
     PyObject *name_tuple = values == NULL ? NULL : PySequence_Tuple(names);

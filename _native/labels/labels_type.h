@@ -33,8 +33,9 @@ int pyprof_labels_clear(PyObject *module);
 
 /* set_labels(**labels) */
 PyObject *pyprof_set_labels(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
-/* Those of the calling context, as a dictionary. */
+/* Those of the calling context, and of another one (contextvars.Context), as a dictionary. */
 PyObject *pyprof_current_labels(PyObject *module, PyObject *unused);
+PyObject *pyprof_context_labels(PyObject *module, PyObject *context);
 
 /* A mapping of names to values as a set; NULL with an error set. */
 pyprof_label_set *pyprof_label_set_of_mapping(PyObject *mapping);

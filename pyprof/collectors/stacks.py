@@ -25,6 +25,7 @@ _NS = 1_000_000_000
 _Type = tuple[str, str, int]
 
 _TICKS = ("samples", "count", _native.SAMPLES)
+_THREADS = ("threads", "count", _native.SAMPLES)
 _CPU = ("cpu", "nanoseconds", _native.CPU_NS)
 _WALL = ("wall", "nanoseconds", _native.WALL_NS)
 
@@ -95,6 +96,12 @@ class Stacks:
     def encode_heap(self, window: "_native.Window", default: _Type) -> bytes:
         """A window of nothing but memory."""
         kind = memory_kind(window, default) if self.traced is None else traced_kind()
+        [series] = self._encode(window, kind)
+        return series.pprof
+
+    def encode_threads(self, window: "_native.Window") -> bytes:
+        """A window of threads, greenlets and tasks, each of which counts one."""
+        kind = _Kind("goroutine", [_THREADS], _THREADS, 1)
         [series] = self._encode(window, kind)
         return series.pprof
 

@@ -97,7 +97,7 @@ class Decoded:
             assert len(sample.value) == len(self.message.sample_type)
             self.samples[stack] = tuple(sample.value)
             self.labels.add(tuple((self.text(x.key), x.num, self.text(x.num_unit)) for x in sample.label))
-            assert all(label.str == 0 for label in sample.label)
+            assert all(label.str == 0 for label in sample.label)  # text labels: test_labels_of_samples
         assert used == set(range(1, len(locations) + 1))
 
 
@@ -269,6 +269,49 @@ def test_overflow_and_truncated_are_visible_and_have_no_module() -> None:
     kept = [stack for stack in decoded.samples if stack != overflow]
     assert len(kept) == window.stacks
     assert kept[0] == (*[("module.f", "x.py", 1, kept[0][0][3])] * 3, ("[truncated]", "", 0, 0))
+
+
+def test_labels_of_samples() -> None:
+    """Samples are apart by what is shown of their labels, and those that show the same are one."""
+    window = _native.Window()
+    stack = [("f", "x.py", 1, 2)]
+    window.add(stack, samples=1)
+    window.add(stack, samples=2, labels={"b": "2", "a": "1"})
+    window.add(stack, samples=4, labels={"a": "1", "b": "2"})
+    window.add(stack, samples=8, labels={"a": "1", "b": "é"})
+    window.add(stack, samples=16, labels={"a": None})
+    assert window.stacks == 1
+    assert window.labels == [("a", "1"), ("b", "2"), ("b", "é")]
+
+    def encoded(values: Sequence[str | None] | None) -> dict[tuple[tuple[str, str], ...], int]:
+        data = window.encode(
+            [("samples", "count", _native.SAMPLES)],
+            period_type=("s", "count"),
+            period=1,
+            labels={"pid": 7},
+            label_values=values,
+        )
+        message = profile_messages()["Profile"].FromString(data)
+        texts = message.string_table
+        found: dict[tuple[tuple[str, str], ...], int] = {}
+        for sample in message.sample:
+            assert [label.num for label in sample.label if label.num] == [7]
+            key = tuple(
+                (texts[label.key].decode(), texts[label.str].decode()) for label in sample.label if label.str
+            )
+            assert key not in found
+            found[key] = sample.value[0]
+        return found
+
+    assert encoded(None) == {(): 17, (("a", "1"), ("b", "2")): 6, (("a", "1"), ("b", "é")): 8}
+    assert encoded(["1", "other", "other"]) == {(): 17, (("a", "1"), ("b", "other")): 14}
+    assert encoded(["1", None, None]) == {(): 17, (("a", "1"),): 14}
+    with pytest.raises(ValueError, match="label_values must have one for each"):
+        encoded(["1", "2"])
+    with pytest.raises(ValueError, match="label names"):
+        window.add(stack, labels={"a-b": "1"})
+    with pytest.raises(TypeError):
+        window.add(stack, labels=5)  # type: ignore[arg-type]
 
 
 def test_labels_may_be_plain_numbers() -> None:

@@ -1,4 +1,4 @@
-"""Work under labels, in every way that contexts come to code: in slices of 2 ms, so that most ticks meet another.
+"""Work under labels, in every way that contexts come to code: in slices of 2 ms, so that ticks meet others.
 
 Each way has a label of its own, with two values that take one part and two parts; the functions that burn are
 named after the values, so that a sample with another one's label can be told.
