@@ -245,13 +245,25 @@ def read_directory(directory: Path) -> Profile:
 
 
 def record(
-    program: str, directory: Path, *, cpu: int | None = None, sampler: str = "pyprof", **options: Any
+    program: str,
+    directory: Path,
+    *,
+    cpu: int | None = None,
+    sampler: str = "pyprof",
+    arguments: dict[str, str] | None = None,
+    **options: Any,
 ) -> Recording:
     """Run `programs/<program>.py` under the sampler; `options` are those of `pyprof.start`."""
     options.setdefault("sample_rate", 100)
     options.setdefault("engine", ENGINE)
     options.setdefault("max_overhead", 1)  # else the rate would be what the machine makes of it
-    request = {"sampler": sampler, "output": str(directory), "options": options, "cpu": cpu}
+    request = {
+        **(arguments or {}),
+        "sampler": sampler,
+        "output": str(directory),
+        "options": options,
+        "cpu": cpu,
+    }
     stdout = run_python([str(PROGRAMS / f"{program}.py"), json.dumps(request)], cpu=cpu)
     truth = json.loads(stdout.splitlines()[-1])
     if sampler == "pyprof":

@@ -8,6 +8,8 @@ time of most ways crosses; with those that the copied context has by then, 2 to 
 blocks, whose memory the next block gets.
 """
 
+from typing import Any
+
 import pytest
 
 from .conftest import Record
@@ -57,6 +59,24 @@ def test_work_is_charged_to_the_labels_it_has(recorded: Record) -> None:
     assert inner.by_label("outer") == {"kept": inner.total()}
     for label, share in crossed(profile).items():
         assert share <= 0.005, (label, share)
+
+
+@pytest.mark.parametrize("patch", ["before", "after", "no"])
+def test_greenlets_have_labels_of_their_own(recorded: Record, require: Any, patch: str) -> None:
+    """Each greenlet has a context: nothing of theirs is asked for at a switch.
+
+    Seen to fail: with the context that the thread had at the tick before, half of all crosses."""
+    require.module("gevent")
+    recording = recorded("labelled_greenlets", sample_rate=1000, arguments={"patch": patch})
+    check(recording, points=3)  # up to 22 % of 3,600 ticks: 0.7 points
+    profile = recording.profile
+    for name in recording.truth["labels"]:
+        for value in ("one", "two"):
+            inside = of_value(profile, value).by_label(name)
+            other = inside["one" if value == "two" else "two"]
+            assert other <= 0.005 * inside[value], (name, value, inside)
+    inherited = profile.where(lambda stack: "inherited" in stack.labels)
+    assert inherited.by_label("spawned") == {"by me": inherited.total()}
 
 
 def test_wall_time_of_tasks_that_await(recorded: Record) -> None:
