@@ -98,7 +98,7 @@ LEVELS = Choice("debug", "info", "warning", "error", "critical")
 
 OPTIONS: tuple[Option, ...] = (
     Option("service_name", Text(), None, "name of the service (else OTEL_SERVICE_NAME, else the program's)"),
-    Option("enabled", Boolean(), False, "start with the interpreter (autostart only)"),
+    Option("enabled", Boolean(), False, "start with the interpreter; off: integrations do not start it"),
     Option("exporter", Choice("pyroscope", "none"), "pyroscope", "where profiles are pushed"),
     Option("server_url", Url(), "http://localhost:4040", "URL of the profiling server"),
     Option("output", FilePath(), None, "directory or file for pprof files; set alone, nothing is pushed"),
@@ -134,6 +134,8 @@ OPTIONS: tuple[Option, ...] = (
 )  # fmt: skip
 _BY_NAME = {option.name: option for option in OPTIONS}
 _KINDS = frozenset({"cpu", "wall", "memory"})
+_BASIC = frozenset({"basic_auth_user", "basic_auth_password"})
+_AUTHENTICATION = _BASIC | {"auth_token"}
 
 
 class Config:
@@ -187,27 +189,30 @@ class Config:
         arguments: Mapping[str, object],
         environ: Mapping[str, str] | None = None,
         warn: Callable[[str], object] = lambda message: None,
+        settings: Mapping[str, object] | None = None,
     ) -> "Config":
-        """Options from code, then the environment, then the defaults.
+        """Options from code, then the environment, then a framework's settings, then the defaults.
 
         arguments: option name → value; None stands for "not given" where the default is nothing.
         environ: os.environ if None.
         warn: called with one line for each variable that is wrong or unknown.
-        Raises ValueError with the option's name for what is wrong in `arguments`.
+        settings: like arguments.
+        Raises ValueError with the option's name for what is wrong in `arguments` or `settings`.
         """
+        if settings is not None and not isinstance(settings, Mapping):
+            raise ValueError(f"settings must be a mapping of options, not {type(settings).__name__}")
         environ = os.environ if environ is None else environ
-        given = _read_environment(environ, warn)
-        arguments = _check_arguments(arguments)
-        if "auth_token" in arguments and not arguments.keys() & {"basic_auth_user", "basic_auth_password"}:
-            given.pop("basic_auth_user", None)
-            given.pop("basic_auth_password", None)
-        elif arguments.keys() & {"basic_auth_user", "basic_auth_password"} and "auth_token" not in arguments:
-            given.pop("auth_token", None)
-        elif "auth_token" in given and given.keys() & {"basic_auth_user", "basic_auth_password"}:
+        variables = _read_environment(environ, warn)
+        arguments, settings = _check_arguments(arguments), _check_arguments(settings or {})
+        if "auth_token" in variables and variables.keys() & _BASIC and not arguments.keys() & _AUTHENTICATION:
             warn("PYPROF_AUTH_TOKEN and PYPROF_BASIC_AUTH_… exclude each other: the token is used")
-            given.pop("basic_auth_user", None)
-            given.pop("basic_auth_password", None)
-        given.update(arguments)
+            _drop(variables, _BASIC)
+        _check_kinds(settings)
+        given = dict(settings)
+        for layer in (variables, arguments):
+            if layer.keys() & _AUTHENTICATION:  # one way of it excludes the other of those below
+                _drop(given, _BASIC if "auth_token" in layer else {"auth_token"})
+            given.update(layer)
         try:
             _check_kinds(given)
         except ValueError:
@@ -216,8 +221,8 @@ class Config:
             warn(
                 "PYPROF_CPU, _WALL and _MEMORY are all off: nothing would be profiled; the defaults are used"
             )
-            for kind in _KINDS:
-                del given[kind]
+            _drop(given, _KINDS)
+            given.update({kind: settings[kind] for kind in _KINDS & settings.keys()})
         config = cls.__new__(cls)
         config.__dict__.update(_complete(given, environ))
         return config
@@ -248,9 +253,14 @@ def _check_arguments(arguments: Mapping[str, object]) -> dict[str, object]:
         if value is None and option.default is None:
             continue
         checked[name] = option.check(value)
-    if "auth_token" in checked and checked.keys() & {"basic_auth_user", "basic_auth_password"}:
+    if "auth_token" in checked and checked.keys() & _BASIC:
         raise ValueError("auth_token excludes basic_auth_user and basic_auth_password: one of the two")
     return checked
+
+
+def _drop(given: dict[str, object], names: "frozenset[str] | set[str]") -> None:
+    for name in names:
+        given.pop(name, None)
 
 
 def _check_kinds(given: Mapping[str, object]) -> None:

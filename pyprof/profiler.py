@@ -23,7 +23,7 @@ from .option_kinds import Number
 from .report import Moment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from .collectors.label_bound import LabelBound
     from .collectors.tasks import TaskWall
@@ -323,10 +323,14 @@ _hooked = False
 _ending = False
 
 
-def start(service_name: str | None = None, **options: object) -> Profiler:
+def start(
+    service_name: str | None = None, *, settings: "Mapping[str, object] | None" = None, **options: object
+) -> Profiler:
     """Start profiling this process, until it ends or `stop()`.
 
     service_name: what the service is called in the profiling server.
+    settings: options from the configuration of a framework, over which the environment wins. With
+        `enabled` among them, it or PYPROF_ENABLED may say that nothing is to be started.
     options: those of the documentation's table; each may also be given as PYPROF_<NAME> in the environment.
     Returns the running profiler. A second call warns and returns the one that runs.
     Raises ValueError with the name of an option whose value or type is wrong.
@@ -335,10 +339,12 @@ def start(service_name: str | None = None, **options: object) -> Profiler:
     if service_name is not None:
         options["service_name"] = service_name
     warnings: list[str] = []
-    config = Config.load(options, os.environ, warnings.append)
+    config = Config.load(options, os.environ, warnings.append, settings)
     log.set_level(config.log_level)
     for warning in warnings:
         log.warning("%s", warning)
+    if settings is not None and "enabled" in settings and not config.enabled:
+        return Profiler(config)
     if not _native.SUPPORTED:
         return _refuse(config, f"{_UNSUPPORTED}: nothing is profiled")
     if _ending:

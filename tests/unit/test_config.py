@@ -293,6 +293,32 @@ def test_token_and_basic_auth_exclude_each_other():
     assert (config.auth_token, config.basic_auth_user, warnings) == (None, "code", [])
 
 
+def test_the_environment_wins_over_settings_and_code_over_both():
+    """Seen to fail: with settings laid over the environment."""
+    settings = {"sample_rate": 1, "max_frames": 1, "ring_windows": 1}
+    environ = {"PYPROF_MAX_FRAMES": "2", "PYPROF_RING_WINDOWS": "2"}
+    config = Config.load({"ring_windows": 3}, environ, settings=settings)
+    assert (config.sample_rate, config.max_frames, config.ring_windows) == (1, 2, 3)
+
+
+def test_settings_are_checked_like_code():
+    for settings in ({"sample_rate": "fast"}, {"cpu": False, "wall": False, "memory": "off"}):
+        with pytest.raises(ValueError, match=next(iter(settings))):
+            Config.load({}, {}, settings=settings)
+    with pytest.raises(ValueError, match=r"^settings must be a mapping"):
+        Config.load({}, {}, settings=["sample_rate"])
+    warnings: list[str] = []
+    config = Config.load({}, {"PYPROF_CPU": "0", "PYPROF_MEMORY": "0"}, warnings.append, {"wall": False})
+    assert ((config.cpu, config.wall, config.memory), len(warnings)) == ((True, False, "hook"), 1)
+
+
+def test_one_way_of_authentication_excludes_the_other_of_settings():
+    config = Config.load({}, {"PYPROF_AUTH_TOKEN": "t"}, settings={"basic_auth_user": "u"})
+    assert (config.auth_token, config.basic_auth_user) == ("t", None)
+    config = Config.load({"basic_auth_user": "u"}, {}, settings={"auth_token": "t"})
+    assert (config.auth_token, config.basic_auth_user) == (None, "u")
+
+
 def test_secrets_are_masked_everywhere():
     environ = {
         "PYPROF_BASIC_AUTH_PASSWORD": SECRET,

@@ -131,6 +131,22 @@ pyprof.stop()
     assert run_python(program, check=True).stderr == ""
 
 
+def test_settings_start_it_unless_they_or_the_environment_say_that_it_is_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Seen to fail: with `enabled` not looked at; with settings laid over the environment."""
+    on = {"enabled": True, "exporter": "none"}
+    for settings, variable in (({**on, "enabled": False}, ""), (on, "0")):
+        monkeypatch.setenv("PYPROF_ENABLED", variable)
+        pyprof.start(settings=settings)
+        assert not pyprof.is_running()
+    for settings, variable in (({**on, "enabled": False}, "1"), (on, ""), ({"exporter": "none"}, "0")):
+        monkeypatch.setenv("PYPROF_ENABLED", variable)
+        pyprof.start(settings=settings)
+        assert pyprof.is_running()
+        pyprof.stop(flush=False)
+
+
 def test_a_second_start_is_one_profiler_and_one_warning(messages: Callable[[], list[str]]) -> None:
     first = pyprof.start("one", exporter="none", sample_rate=50)
     try:
