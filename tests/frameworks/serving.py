@@ -22,7 +22,7 @@ from ..conftest import clean_environment
 
 CLIENTS = 20
 # In the application: burns CPU of its thread and tells how much, in seconds.
-BURN = '''
+BURN = """
 import time
 
 
@@ -32,7 +32,7 @@ def burn(seconds):
         sum(range(500))
     return str(time.thread_time() - begin)
 
-'''
+"""
 GUNICORN = '''
 def post_request(worker, request, environ, response):
     """On the thread that has just served a request."""

@@ -3,7 +3,6 @@
 Seen to fail: see each test.
 """
 
-import os
 import random
 from collections import Counter
 from pathlib import Path
@@ -119,8 +118,7 @@ def test_cpu_by_route_is_true(worker: tuple[str, ...], tmp_path: Path) -> None:
     assert labels_of(server.profiles, "__config__.after_request", "endpoint", "method", "status") == {
         (None, None, None)
     }
-    names = {file.name.partition("-")[0] for file in server.output.iterdir()}
-    assert names == {"from_settings"} or all(name.startswith("from") for name in names)
+    assert all(file.name.startswith("from-settings-") for file in server.output.iterdir())
 
 
 def test_what_else_a_request_may_be(tmp_path: Path) -> None:
@@ -204,5 +202,6 @@ def test_a_wrong_setting_names_itself(tmp_path: Path, run_python: Any) -> None:
     script.write_text(MANAGE)
     result = run_python(script, "check", env={"PYPROF_EXPORTER": "none"}, cwd=tmp_path)
     assert result.returncode == 1
-    assert result.stderr.splitlines()[-1].startswith("ValueError: setting PYPROF: sample_rate must be a number")
-    assert os.path.exists(script)
+    assert result.stderr.splitlines()[-1].startswith(
+        "ValueError: setting PYPROF: sample_rate must be a number"
+    )
