@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPMethod
 from typing import ParamSpec, TypeVar
 
@@ -19,7 +19,6 @@ _started = False
 
 P = ParamSpec("P")
 R = TypeVar("R")
-T = TypeVar("T")
 
 
 def guarded(function: Callable[P, R]) -> Callable[P, R | None]:
@@ -96,41 +95,3 @@ class RequestLabels:
         """Whoever has no endpoint by now has none."""
         if not self.has_endpoint:
             self.set_endpoint(UNMATCHED)
-
-
-def iterate(labels: pyprof.labels, iterable: Iterable[T]) -> Iterator[T]:
-    """What `iterable` yields, made under `labels`; who takes it runs without them."""
-    with labels:
-        iterator = iter(iterable)
-    try:
-        while True:
-            with labels:
-                try:
-                    item = next(iterator)
-                except StopIteration:
-                    return
-            yield item
-    finally:
-        close = getattr(iterator, "close", None)
-        if close is not None:
-            with labels:
-                close()
-
-
-async def iterate_async(labels: pyprof.labels, iterable: AsyncIterable[T]) -> AsyncIterator[T]:
-    """`iterate` for asynchronous ones."""
-    with labels:
-        iterator = aiter(iterable)
-    try:
-        while True:
-            with labels:
-                try:
-                    item = await anext(iterator)
-                except StopAsyncIteration:
-                    return
-            yield item
-    finally:
-        close = getattr(iterator, "aclose", None)
-        if close is not None:
-            with labels:
-                await close()

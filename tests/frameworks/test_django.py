@@ -122,7 +122,7 @@ def test_cpu_by_route_is_true(worker: tuple[str, ...], tmp_path: Path) -> None:
 
 
 def test_what_else_a_request_may_be(tmp_path: Path) -> None:
-    """Streams are made under their labels, exceptions are counted, unknown paths and methods are one value each.
+    """Streams are made under their labels, exceptions are counted, unknown paths and methods are one value.
 
     Seen to fail: with the raw path for what has no route; with the stream not wrapped.
     """

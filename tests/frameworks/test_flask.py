@@ -1,4 +1,4 @@
-"""Flask behind gunicorn: CPU time by route, streaming, exceptions, paths without a route; the start of the profiler.
+"""Flask behind gunicorn: CPU time by route, streaming, exceptions, paths without a route, the start.
 
 Seen to fail: see each test.
 """

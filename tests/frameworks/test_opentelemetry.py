@@ -115,9 +115,9 @@ asyncio.run(main())
 
 
 def test_the_label_is_the_current_span_and_nothing_else(run_traced: Any) -> None:
-    """Whatever starts a span, makes it current, and in whatever order: started only, attached by hand, in threads.
+    """Whatever makes a span current, and in whatever order: started only, attached by hand, in threads.
 
-    Seen to fail: with `on_start` and `on_end` only; with unsampled spans labelled; with the label left after a
+    Seen to fail: with `on_start` and `on_end` only; with remote spans labelled; with the label left after a
     detach.
     """
     spans, profiles = run_traced("""

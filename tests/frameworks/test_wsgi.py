@@ -1,4 +1,4 @@
-"""The WSGI middleware under gunicorn and wsgiref's validator: every way to answer, and that it stays what it was.
+"""The WSGI middleware under gunicorn and wsgiref's validator: every way to answer, each as it was.
 
 Seen to fail: see each test.
 """
@@ -76,7 +76,8 @@ def by_file(environ, start_response):
     return environ["wsgi.file_wrapper"](open(__file__, "rb"))
 
 
-ways = {"/" + function.__name__: function for function in (by_list, by_generator, by_write, by_close, by_error, by_file)}
+ways = (by_list, by_generator, by_write, by_close, by_error, by_file)
+ways = {"/" + function.__name__: function for function in ways}
 
 
 def route(environ):

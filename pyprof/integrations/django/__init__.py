@@ -6,14 +6,14 @@
 Where `pyprof.integrations.django` is among INSTALLED_APPS too, management commands are profiled as well.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
 
-from .._shared import RequestLabels, guarded, iterate, iterate_async, start_once
+from .._shared import RequestLabels, guarded, start_once
 
 __all__ = ["PyprofMiddleware", "start"]
 
@@ -83,9 +83,18 @@ def _labelled(response: HttpResponseBase, labels: RequestLabels) -> HttpResponse
     labels.set_status(response.status_code)
     # A file is left to the server, which may send it without reading it.
     if response.streaming and getattr(response, "file_to_stream", None) is None:
-        wrap = iterate_async if response.is_async else iterate
-        response.streaming_content = wrap(labels.labels, response.streaming_content)
+        iterate = labels.labels(_iterate_async if response.is_async else _iterate)
+        response.streaming_content = iterate(response.streaming_content)
     return response
+
+
+def _iterate(parts: Iterable[bytes]) -> Iterator[bytes]:
+    yield from parts
+
+
+async def _iterate_async(parts: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    async for part in parts:
+        yield part
 
 
 @guarded
