@@ -67,7 +67,7 @@ class PyprofMiddleware:
 
 
 def flush_at_shutdown(send: Send) -> Send:
-    """Deliver the last profile when the application is done: uvicorn then ends by the signal that it was sent."""
+    """Deliver the last profile when the application is done: uvicorn ends by the signal that it was sent."""
 
     async def flushing_send(message: Message) -> None:
         if message["type"].startswith("lifespan.shutdown."):

@@ -24,7 +24,8 @@ blueprint = Blueprint("shop", __name__, url_prefix="/shop")
 
 @application.before_request
 def before():
-    burn(0.001)
+    if flask.request.url_rule is not None:
+        burn(0.001)
 
 
 @application.get("/light/<int:id>")
@@ -65,7 +66,8 @@ async def asynchronous(name):
 
 @application.teardown_request
 def teardown(error):
-    torn_down()
+    if flask.request.url_rule is not None:
+        torn_down()
 
 
 def torn_down():
