@@ -10,8 +10,9 @@ import pyprof
 
 UNMATCHED = "__unmatched__"  # a request that no route takes: paths are without bound
 OTHER = "__other__"
+WEBSOCKET = "WEBSOCKET"  # the method of what is none of HTTP's
 
-_METHODS = frozenset(HTTPMethod)
+_METHODS = frozenset(HTTPMethod) | {WEBSOCKET}
 _CLASSES = {digit: digit + "xx" for digit in "12345"}
 _logger = logging.getLogger("pyprof")
 _reported: set[str] = set()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyprof
 
-from ._shared import RequestLabels, guarded
+from ._shared import WEBSOCKET, RequestLabels, guarded
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -36,12 +36,11 @@ class PyprofMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, flush_at_shutdown(send) if scope["type"] == "lifespan" else send)
             return
-        request = RequestLabels("WEBSOCKET" if scope["type"] == "websocket" else scope["method"])
-        root_path = scope.get("root_path", "")
+        request = RequestLabels(WEBSOCKET if scope["type"] == "websocket" else scope["method"])
 
         def look_for_route() -> None:
             if not request.has_endpoint:
-                request.set_endpoint(template(scope, root_path))
+                request.set_endpoint(template(scope))
 
         async def labelled_receive() -> Message:
             look_for_route()
@@ -87,20 +86,19 @@ def status_of(message: Message) -> int | None:
 
 
 @guarded
-def template(scope: Scope, root_path: str) -> str | None:
-    """The template of the route that takes a request, or None as long as none is known to.
-
-    root_path: the scope's, before the application saw it. What is mounted adds its prefix to that, filled in.
-    """
+def template(scope: Scope) -> str | None:
+    """The template of the route that takes a request, or None as long as none is known to."""
     route = scope.get("route")
     if route is None:
         return scope.get("path_template") or None  # Litestar
     if getattr(route, "routes", None):
         return None  # a mount, in which the search goes on
     path = _path(route, scope)
-    if path is None or scope.get("root_path", "") == root_path or "router" not in scope:
+    if path is None or "app_root_path" not in scope:
         return path
-    return (_prefix(scope["router"].routes, route) or "") + path
+    # What is mounted adds to root_path the path that was asked for, not its template.
+    mounted = scope["root_path"].removeprefix(scope["app_root_path"])
+    return (_prefix(scope["router"].routes, route, mounted) or "") + path
 
 
 def _path(route: Any, scope: Scope) -> str | None:
@@ -109,20 +107,26 @@ def _path(route: Any, scope: Scope) -> str | None:
     if context is not None and context.original_route is route:
         return getattr(context.starlette_route, "path", None) or context.path or None
     # A mount of anything but routes: its path alone would be that of its top.
-    return getattr(
-        route, "path_format" if hasattr(route, "app") and hasattr(route, "routes") else "path", None
-    )
+    return getattr(route, "path_format" if hasattr(route, "routes") else "path", None)
 
 
-def _prefix(routes: Iterable[Any], wanted: Any) -> str | None:
-    """What the mounts around a route put before its template; None: it is not to be found in `routes`."""
+def _prefix(routes: Iterable[Any], wanted: Any, mounted: str) -> str | None:
+    """The templates of the mounts around a route, joined; None: it is not to be found in `routes`.
+
+    mounted: the path that they have matched. The same routes may be mounted in several places.
+    """
     for route in routes:
-        if route is wanted:
+        if route is wanted and (not mounted or hasattr(route, "routes")):
             return ""
-        inner: Any = getattr(route, "routes", None) or getattr(
-            getattr(route, "original_router", None), "routes", ()
-        )
-        found = _prefix(inner, wanted)
-        if found is not None:
-            return getattr(route, "path", "") + found
+        inner: Any = getattr(route, "routes", None)
+        if inner and hasattr(route, "path_regex"):
+            match = route.path_regex.match(mounted + "/")
+            found = match and _prefix(inner, wanted, ("/" + match["path"]).rstrip("/"))
+            if found is not None:
+                return str(route.path) + found
+        else:  # for a host, or a router that FastAPI has included
+            inner = inner or getattr(getattr(route, "original_router", None), "routes", ())
+            found = _prefix(inner, wanted, mounted)
+            if found is not None:
+                return found
     return None

@@ -77,6 +77,8 @@ class Server:
                 connection.request(method or "GET", path)
                 response = connection.getresponse()
                 answers.append(Answer(path, response.status, response.read()))
+                if response.status >= 500:
+                    connection.close()  # as some servers do, without saying so
             connection.close()
 
         threads = [threading.Thread(target=ask) for _ in range(min(clients, len(requests)))]

@@ -211,7 +211,7 @@ outside = PyprofMiddleware(Litestar([plain, Router("/api", route_handlers=[item]
 
 async def application(scope, receive, send):
     app = inside if scope.get("query_string") else outside
-    await (inside if scope["type"] == "lifespan" else app)(scope, receive, send)
+    await app(scope, receive, send)
 """
 
 
@@ -233,9 +233,9 @@ async def application(scope, receive, send):
             LITESTAR,
             {
                 "/plain": ("plain", "/plain"),
-                "/api/items/1": ("item", "/api/items/{item:int}"),
+                "/api/items/1": ("item", "/api/items/{item}"),
                 "/plain?inside": ("plain", "/plain"),
-                "/api/items/1?inside": ("item", "/api/items/{item:int}"),
+                "/api/items/1?inside": ("item", "/api/items/{item}"),
             },
         ),
     ],

@@ -146,7 +146,7 @@ for _ in range(4):
     light.send(skip=True)
 worker.start()
 for queue in ("fast", "default"):
-    broker.join(queue)
+    broker.join(queue, fail_fast=False)
 worker.join()
 worker.stop()
 """
