@@ -74,6 +74,8 @@ $(VENV)/.stamp-test: $(BUILT)
 	    $(PIP) install --only-binary $$name --group $$name 2>$(VENV)/$$name.log \
 	        || { echo $$name >> $(VENV)/no-wheels; echo "no $$name for this Python: its tests are skipped"; }; \
 	done
+	@$(PIP) install --only-binary :all: --group frameworks 2>$(VENV)/frameworks.log \
+	    || { echo frameworks >> $(VENV)/no-wheels; echo "no frameworks for this Python: their tests are skipped"; }
 	@touch $@
 
 demo: $(VENV)/.stamp-demo

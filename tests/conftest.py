@@ -112,13 +112,13 @@ class Require:
                 return path
         return self._missing(f"{name} is not installed")
 
-    def module(self, name: str) -> ModuleType:
-        """The module, imported."""
+    def module(self, name: str, group: str | None = None) -> ModuleType:
+        """The module, imported. group: the dependency group that brings it, if it is not called like it."""
         try:
             return importlib.import_module(name)
         except ImportError:
             listed = Path(sys.prefix, "no-wheels")
-            if listed.exists() and name in listed.read_text().split():
+            if listed.exists() and (group or name) in listed.read_text().split():
                 pytest.skip(f"no wheels: {name} has none for this interpreter")
             return self._missing(f"{name} is not installed")
 

@@ -103,13 +103,13 @@ LIGHT, MIDDLE, HEAVY = "/tenants/{tenant}/shop/light/{id:int}", "/tenants/{tenan
 
 @pytest.fixture(autouse=True)
 def _needs(require: Any) -> None:
-    require.module("uvicorn")
+    require.module("uvicorn", "frameworks")
 
 
 @pytest.mark.accuracy
 def test_cpu_by_route_is_true(tmp_path: Path, require: Any) -> None:
     """Seen to fail: with labels of the thread, not of the task; with the mount's path as it was asked for."""
-    require.module("starlette")
+    require.module("starlette", "frameworks")
     ways = {"/tenants/7/shop/light/7": LIGHT, "/tenants/8/middle/x": MIDDLE, "/heavy": HEAVY}
     with serve(uvicorn(), tmp_path, STARLETTE) as server:
         answers = server.get(random.Random(1).sample(sorted(ways) * 80, k=240))
@@ -123,8 +123,8 @@ def test_cpu_by_route_is_true(tmp_path: Path, require: Any) -> None:
 
 def test_what_else_a_request_may_be(tmp_path: Path, require: Any) -> None:
     """Seen to fail: with the raw path for what has no route."""
-    require.module("starlette")
-    client = require.module("websockets.sync.client")
+    require.module("starlette", "frameworks")
+    client = require.module("websockets.sync.client", "frameworks")
     paths = [f"/{random.getrandbits(64):x}/{number}" for number in range(2_000)]
     wrong = [f"/tenants/{number}/shop/nothing" for number in range(200)]
     asked = ["/stream", "/background", "/fail", "/foreign/a", "/foreign/b", "HEAD /heavy", "POST /heavy"]
@@ -245,7 +245,7 @@ def test_the_route_is_told_with_all_its_prefixes(
     framework: str, application: str, ways: dict[str, tuple[str, str]], tmp_path: Path, require: Any
 ) -> None:
     """Seen to fail: with the route's own path alone."""
-    require.module(framework)
+    require.module(framework, "frameworks")
     with serve(uvicorn(), tmp_path, application) as server:
         answers = server.get([*ways, "/nothing"] * 3, clients=2)
     assert {answer.path: answer.status for answer in answers} == {**dict.fromkeys(ways, 200), "/nothing": 404}

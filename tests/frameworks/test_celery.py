@@ -95,7 +95,7 @@ SENT = 90
 
 @pytest.fixture
 def directory(tmp_path: Path, require: Any) -> Path:
-    require.module("celery")
+    require.module("celery", "frameworks")
     for name in ("queue", "control", "results", "done"):
         (tmp_path / name).mkdir()
     (tmp_path / "tasks.py").write_text(TASKS)

@@ -101,7 +101,7 @@ LIGHT, MIDDLE, HEAVY = "/light/<int:id>", "/archive/(?P<year>[0-9]{4})/", "/heav
 
 @pytest.fixture(autouse=True)
 def _needs(require: Any) -> None:
-    require.module("django")
+    require.module("django", "frameworks")
     require.module("gunicorn")
 
 
@@ -152,7 +152,7 @@ def test_async_views_keep_their_labels(tmp_path: Path, require: Any) -> None:
 
     Seen to fail: with labels set by the thread instead of the context.
     """
-    require.module("uvicorn")
+    require.module("uvicorn", "frameworks")
     ways = ["/async/a", "/async/b", "/async-stream/", "/heavy/"]
     with serve(uvicorn(), tmp_path, ASGI) as server:
         answers = server.get(ways * 20)

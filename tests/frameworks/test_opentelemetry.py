@@ -52,7 +52,7 @@ Spans = dict[str, dict[str, str]]
 @pytest.fixture
 def run_traced(run_python: Any, tmp_path: Path, require: Any) -> Any:
     """Run the middle of a program; its spans by name, and its profiles."""
-    require.module("opentelemetry.sdk")
+    require.module("opentelemetry.sdk", "frameworks")
 
     def run(program: str) -> tuple[Spans, Any]:
         (tmp_path / "traced.py").write_text(BEGIN + program + END)

@@ -65,7 +65,7 @@ def redis(tmp_path: Path, require: Any) -> Iterator[int]:
 @pytest.mark.parametrize("worker", ["PyprofWorker", "PyprofSimpleWorker"])
 def test_rq(worker: str, redis: int, tmp_path: Path, run_python: Any, require: Any) -> None:
     """Seen to fail: without `stop` in the child, which leaves no profile of the jobs of PyprofWorker."""
-    require.module("rq")
+    require.module("rq", "frameworks")
     (tmp_path / "jobs.py").write_text(JOBS)
     url = f"redis://127.0.0.1:{redis}"
     send = f"""
@@ -155,7 +155,7 @@ worker.stop()
 
 def test_dramatiq(tmp_path: Path, run_python: Any, require: Any) -> None:
     """Nothing after a message is on the message. Seen to fail: with labels that a skipped message keeps."""
-    require.module("dramatiq")
+    require.module("dramatiq", "frameworks")
     program = tmp_path / "jobs.py"
     program.write_text(DRAMATIQ)
     env = {**ENVIRONMENT, "PYPROF_OUTPUT": str(tmp_path / "profiles")}

@@ -21,7 +21,11 @@ import ast, importlib, pkgutil, sys, types
 import pyprof
 for module in pkgutil.walk_packages(pyprof.__path__, "pyprof."):
     if module.name != "pyprof.autostart.sitecustomize":  # not a module of the package: it ends up elsewhere
-        importlib.import_module(module.name)
+        try:
+            importlib.import_module(module.name)
+        except ModuleNotFoundError as error:  # a framework that is not there
+            if not module.name.startswith("pyprof.integrations.") or error.name.startswith("pyprof"):
+                raise
 assert len([name for name in sys.modules if name.startswith("pyprof.")]) > 30
 for name in pyprof.__all__:
     assert not isinstance(getattr(pyprof, name), types.ModuleType), name
@@ -75,6 +79,21 @@ def test_what_is_heavy_is_not_loaded(how: str, run_python: Any, tmp_path: Path, 
     # Without site: what its .pth files load would hide what we load, and start pyprof before we look.
     result = run_python(program, options=["-S"], env=env, cwd=tmp_path, check=True)
     assert (result.stdout, result.stderr) == ("\n", "")
+
+
+@pytest.mark.parametrize("module", ["pyprof", "pyprof.integrations.wsgi", "pyprof.integrations.asgi"])
+def test_no_integration_is_loaded_that_was_not_asked_for(module: str, run_python: Any) -> None:
+    """And none loads another one, or a framework. Seen to fail: `asgi` that imports starlette."""
+    program = f"""
+import sys
+import {module}
+frameworks = {{"django", "flask", "celery", "rq", "dramatiq", "opentelemetry", "starlette", "asgiref"}}
+print(*sorted(frameworks & sys.modules.keys()))
+ours = {{name for name in sys.modules if name.startswith("pyprof.integrations")}}
+assert ours <= {{"pyprof.integrations", "pyprof.integrations._shared", {module!r}}}, ours
+assert ours or {module!r} == "pyprof"
+"""
+    assert run_python(program, check=True).stdout == "\n"
 
 
 UNTOUCHED = """
