@@ -108,7 +108,7 @@ def _needs(require: Any) -> None:
 
 @pytest.mark.accuracy
 def test_cpu_by_route_is_true(tmp_path: Path, require: Any) -> None:
-    """Seen to fail: with labels of the thread, not of the task; with the mount's path as it was asked for."""
+    """Seen to fail: without labels around the application; with the mount's path as it was asked for."""
     require.module("starlette", "frameworks")
     ways = {"/tenants/7/shop/light/7": LIGHT, "/tenants/8/middle/x": MIDDLE, "/heavy": HEAVY}
     with serve(uvicorn(), tmp_path, STARLETTE) as server:

@@ -150,7 +150,7 @@ def test_what_else_a_request_may_be(tmp_path: Path) -> None:
 def test_async_views_keep_their_labels(tmp_path: Path, require: Any) -> None:
     """In the event loop, in threads, in streams; sync views too, which Django runs in a thread.
 
-    Seen to fail: with labels set by the thread instead of the context.
+    Seen to fail: with the labels around the making of the coroutine, not around its run.
     """
     require.module("uvicorn", "frameworks")
     ways = ["/async/a", "/async/b", "/async-stream/", "/heavy/"]

@@ -93,8 +93,7 @@ def _needs(require: Any) -> None:
 def test_cpu_by_route_is_true(worker: tuple[str, ...], tmp_path: Path) -> None:
     """Also of what runs before and after the function of a route; nothing after a request is on the request.
 
-    Seen to fail: with the extension's `before_request` behind the application's and no route at the end; with
-    labels that are entered and never left.
+    Seen to fail: with labels that are entered and never left.
     """
     ways = {"/light/7": LIGHT, "/shop/items/tea": MIDDLE, "/heavy": HEAVY}
     with serve(gunicorn(*worker), tmp_path, APPLICATION) as server:

@@ -68,7 +68,7 @@ def run_traced(run_python: Any, tmp_path: Path, require: Any) -> Any:
 def test_interleaved_spans_have_their_own_cpu(run_traced: Any) -> None:
     """Two tasks take turns within one thread and one parent span.
 
-    Seen to fail: with labels set by `on_start` and taken away by `on_end`, as if spans were threads'.
+    Seen to fail: with the id of the trace's first span for all of them.
     """
     spans, profiles = run_traced("""
 async def first():

@@ -133,7 +133,7 @@ def call(application: Any, **environ: Any) -> tuple[str, bytes]:
 
 
 def test_the_protocol_is_kept_on_both_sides() -> None:
-    """Seen to fail: with `exc_info` given by its name; with a `close` that does not close."""
+    """Seen to fail: with `exc_info` given by its name; with a `close` that does nothing."""
     closed = []
 
     class Body:
