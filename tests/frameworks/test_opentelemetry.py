@@ -20,7 +20,7 @@ ENVIRONMENT = {
 BEGIN = (
     BURN
     + """
-import asyncio, json, threading
+import asyncio, contextvars, json, threading
 import pyprof
 from opentelemetry import context, trace
 from opentelemetry.sdk.trace import TracerProvider
@@ -143,7 +143,7 @@ def thread():
     in_thread()
     context.detach(token)
     detached()
-running = threading.Thread(target=thread)
+running = threading.Thread(target=contextvars.Context().run, args=[thread])  # inherits nothing anywhere
 running.start()
 running.join()
 with pyprof.labels(endpoint="/x"):
