@@ -36,7 +36,7 @@ class PyprofMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, flush_at_shutdown(send) if scope["type"] == "lifespan" else send)
             return
-        request = RequestLabels(WEBSOCKET if scope["type"] == "websocket" else scope["method"])
+        request = RequestLabels(WEBSOCKET if scope["type"] == "websocket" else scope.get("method", ""))
 
         def look_for_route() -> None:
             if not request.has_endpoint:
@@ -88,17 +88,21 @@ def status_of(message: Message) -> int | None:
 @guarded
 def template(scope: Scope) -> str | None:
     """The template of the route that takes a request, or None as long as none is known to."""
-    route = scope.get("route")
-    if route is None:
-        return scope.get("path_template") or None  # Litestar
-    if getattr(route, "routes", None):
-        return None  # a mount, in which the search goes on
-    path = _path(route, scope)
-    if path is None or "app_root_path" not in scope:
-        return path
+    if scope.get("path_template"):
+        return str(scope["path_template"])  # Litestar
+    route = scope.get("route")  # Starlette's of old tells the endpoint only
+    wanted = scope.get("endpoint") if route is None else route
+    if wanted is None or getattr(wanted, "routes", None):
+        return None  # nothing, or a mount, in which the search goes on
+    if route is not None and "app_root_path" not in scope:
+        return _path(route, scope)
     # What is mounted adds to root_path the path that was asked for, not its template.
-    mounted = scope["root_path"].removeprefix(scope["app_root_path"])
-    return (_prefix(scope["router"].routes, route, mounted) or "") + path
+    root_path = scope.get("root_path", "")
+    mounted = root_path.removeprefix(scope.get("app_root_path", root_path))
+    found = _find(scope["router"].routes, wanted, mounted) if "router" in scope else None
+    prefix, route = found or ("", route)
+    path = _path(route, scope)
+    return path and prefix + path
 
 
 def _path(route: Any, scope: Scope) -> str | None:
@@ -110,23 +114,26 @@ def _path(route: Any, scope: Scope) -> str | None:
     return getattr(route, "path_format" if hasattr(route, "routes") else "path", None)
 
 
-def _prefix(routes: Iterable[Any], wanted: Any, mounted: str) -> str | None:
-    """The templates of the mounts around a route, joined; None: it is not to be found in `routes`.
+def _find(routes: Iterable[Any], wanted: Any, mounted: str) -> tuple[str, Any] | None:
+    """A route and the templates of the mounts around it, joined; None: it is not to be found in `routes`.
 
-    mounted: the path that they have matched. The same routes may be mounted in several places.
+    wanted: the route, or what it leads to.
+    mounted: the path that the mounts have matched; the same routes may be mounted in several places.
     """
     for route in routes:
-        if route is wanted and (not mounted or hasattr(route, "routes")):
-            return ""
         inner: Any = getattr(route, "routes", None)
-        if inner and hasattr(route, "path_regex"):
+        is_mount = hasattr(route, "path_regex") and hasattr(route, "routes")
+        if route is wanted or getattr(route, "app" if is_mount else "endpoint", None) is wanted:
+            if not mounted or is_mount:
+                return "", route
+        elif inner and is_mount:
             match = route.path_regex.match(mounted + "/")
-            found = match and _prefix(inner, wanted, ("/" + match["path"]).rstrip("/"))
-            if found is not None:
-                return str(route.path) + found
+            found = match and _find(inner, wanted, ("/" + match["path"]).rstrip("/"))
+            if found:
+                return route.path + found[0], found[1]
         else:  # for a host, or a router that FastAPI has included
             inner = inner or getattr(getattr(route, "original_router", None), "routes", ())
-            found = _prefix(inner, wanted, mounted)
-            if found is not None:
+            found = _find(inner, wanted, mounted)
+            if found:
                 return found
     return None

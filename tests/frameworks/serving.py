@@ -207,6 +207,21 @@ def assert_shares(profiles: Sequence[pprof.Profile], key: str, truth: Mapping[st
     assert all(abs(got - true) < 0.03 for got, true in shares.values()), (shares, measured, truth)
 
 
+def free_port() -> int:
+    """For those who cannot be handed a listener."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def is_listening(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
 def wait_for(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():

@@ -3,14 +3,33 @@
 Seen to fail: see each test.
 """
 
+import os
 import random
+import signal
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
-from .serving import CLIENTS, assert_shares, by_label, gunicorn, labels_of, serve, uvicorn
+from ..conftest import clean_environment
+from .serving import (
+    BURN,
+    CLIENTS,
+    assert_shares,
+    by_label,
+    free_port,
+    gunicorn,
+    is_listening,
+    labels_of,
+    read,
+    serve,
+    uvicorn,
+    wait_for,
+)
 
 SITE = """
 import asyncio
@@ -203,6 +222,34 @@ def test_commands_are_profiled_but_not_the_reloader(
     )
     assert result.stdout.split()[0] == str(running)
     assert "pyprof" not in result.stderr
+
+
+def test_runserver_profiles_the_process_that_serves(tmp_path: Path) -> None:
+    """The other one waits for changes. Seen to fail: with `ready` that does not look at who it is."""
+    (tmp_path / "application.py").write_text(BURN + SITE)
+    (tmp_path / "manage.py").write_text(
+        "import application\nfrom django.core.management import execute_from_command_line\nimport sys\n"
+        "execute_from_command_line(sys.argv)\n"
+    )
+    output, port = tmp_path / "profiles", free_port()
+    process = subprocess.Popen(
+        [sys.executable, "manage.py", "runserver", f"127.0.0.1:{port}"],
+        cwd=tmp_path,
+        env=clean_environment({"PYPROF_OUTPUT": str(output)}),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_for(lambda: is_listening(port), "server")
+        with urlopen(f"http://127.0.0.1:{port}/heavy/", timeout=30) as response:
+            assert response.status == 200
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(30)
+    assert labels_of(read(output), "application.heavy", "endpoint") == {("/heavy/",)}
+    (name,) = (path.name for path in output.iterdir())
+    assert f"-{process.pid}-" not in name
 
 
 def test_a_wrong_setting_names_itself(tmp_path: Path, run_python: Any) -> None:

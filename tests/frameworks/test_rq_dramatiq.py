@@ -3,7 +3,6 @@
 Seen to fail: see each test.
 """
 
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from ..conftest import clean_environment
-from .serving import BURN, labels_of, read, wait_for
+from .serving import BURN, free_port, is_listening, labels_of, read, wait_for
 
 ENVIRONMENT = {
     "PYPROF_SAMPLE_RATE": "1000",
@@ -40,22 +39,14 @@ def heavy(fails=False):
 def redis(tmp_path: Path, require: Any) -> Iterator[int]:
     """The port of a server of our own."""
     server = require.tool("redis-server")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [server, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)],
         stdout=subprocess.DEVNULL,
     )
 
-    def answers() -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            return False
-        return True
-
     try:
-        wait_for(answers, "answer of redis")
+        wait_for(lambda: is_listening(port), "redis")
         yield port
     finally:
         process.kill()
