@@ -19,8 +19,8 @@ KEY = "pyprof.request"  # of `environ`: the RequestLabels, for frameworks that k
 class PyprofMiddleware:
     """A WSGI application that runs another one with the labels `endpoint`, `method` and `status`.
 
-    route: called with `environ` after the application, returns the template of the route that took the
-    request, such as "/users/<id>", or None.
+    route: called with `environ` when a response begins, and later on as long as it does not know: returns the
+    template of the route that took the request, such as "/users/<id>", or None.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class PyprofMiddleware:
 
         def labelled_start_response(status: str, headers: Any, *exc_info: Any) -> Callable[[bytes], object]:
             request.set_status(status)
+            self._look_for_route(request, environ)  # Flask takes its request away when it is done
             return start_response(status, headers, *exc_info)
 
         with request.labels:
@@ -48,13 +49,15 @@ class PyprofMiddleware:
                 # As it is: servers look at the length of a list, and send files without reading them.
                 self._finish(request, environ)
                 return body
-            request.set_endpoint(self._route(environ))
         return _Body(body, request, lambda: self._finish(request, environ))
 
     def _finish(self, request: RequestLabels, environ: "WSGIEnvironment") -> None:
+        self._look_for_route(request, environ)
+        request.finish()
+
+    def _look_for_route(self, request: RequestLabels, environ: "WSGIEnvironment") -> None:
         if not request.has_endpoint:
             request.set_endpoint(self._route(environ))
-        request.finish()
 
 
 class _Body:

@@ -115,6 +115,53 @@ def test_every_way_to_answer(tmp_path: Path, require: Any) -> None:
     assert set(by_label(server.profiles, "endpoint", "wall")) <= {"", "__unmatched__", *paths}
 
 
+FLASK = """
+import flask
+
+application = flask.Flask(__name__)
+route = application.get
+RULE = "/users/<int:id>"
+"""
+BOTTLE = """
+import bottle
+
+application = bottle.Bottle()
+route = application.get
+RULE = "/users/<id:int>"
+"""
+ROUTED = """
+import pyprof
+from pyprof.integrations.wsgi import PyprofMiddleware
+
+pyprof.start()
+
+
+@route(RULE)
+def user(id):
+    return burn(0.02)
+
+
+application = PyprofMiddleware(application)
+"""
+
+
+@pytest.mark.parametrize(
+    ("framework", "application", "rule"),
+    [("flask", FLASK, "/users/<int:id>"), ("bottle", BOTTLE, "/users/<id:int>")],
+    ids=["flask", "bottle"],
+)
+def test_routes_of_frameworks_are_found(
+    framework: str, application: str, rule: str, tmp_path: Path, require: Any
+) -> None:
+    """Seen to fail: without the look into `environ`."""
+    require.module("gunicorn")
+    require.module(framework, "test" if framework == "flask" else "frameworks")
+    with serve(gunicorn("-w", "1", "--preload"), tmp_path, application + ROUTED) as server:
+        server.get(["/users/1", "/users/2", "/nothing"] * 3)
+    assert labels_of(server.profiles, "application.user", "endpoint", "status") == {(rule, "2xx")}
+    assert set(by_label(server.profiles, "endpoint", "wall")) <= {"", rule, "__unmatched__"}
+
+
 def call(application: Any, **environ: Any) -> tuple[str, bytes]:
     """One request, as a server does it."""
     setup_testing_defaults(environ)
