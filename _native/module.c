@@ -17,6 +17,7 @@
 #include "memory/recording.h"
 #include "sampling/after_fork.h"
 #include "sampling/clocks.h"
+#include "sampling/exit_deadline.h"
 #include "sampling/memory_limit.h"
 #include "sampling/own_threads.h"
 #include "sampling/proc.h"
@@ -151,6 +152,16 @@ static PyObject *native_sigterm_came(PyObject *Py_UNUSED(module), PyObject *Py_U
 static PyObject *native_pass_sigterm_on(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
     pyprof_sigterm_pass_on();
     Py_RETURN_NONE;
+}
+
+static PyObject *native_exit_within(PyObject *Py_UNUSED(module), PyObject *args) {
+    int status;
+    PyObject *seconds;
+    if (!PyArg_ParseTuple(args, "iO:exit_within", &status, &seconds)) {
+        return NULL;
+    }
+    const int64_t ns = pyprof_seconds_to_ns(seconds);
+    return ns < 0 ? NULL : PyBool_FromLong(pyprof_exit_deadline_set(status, ns));
 }
 
 static PyObject *native_gilfree_obstacle(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused)) {
@@ -364,6 +375,7 @@ static PyMethodDef methods[] = {
     {"disarm_sigterm", native_disarm_sigterm, METH_NOARGS, NULL},
     {"sigterm_came", native_sigterm_came, METH_NOARGS, NULL},
     {"pass_sigterm_on", native_pass_sigterm_on, METH_NOARGS, NULL},
+    {"exit_within", native_exit_within, METH_VARARGS, NULL},
     {"gilfree_obstacle", native_gilfree_obstacle, METH_NOARGS, NULL},
     {"own_threads", native_own_threads, METH_NOARGS, NULL},
     {"native_threads", native_threads, METH_NOARGS, NULL},

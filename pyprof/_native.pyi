@@ -353,6 +353,9 @@ def sigterm_came() -> bool:
 def pass_sigterm_on() -> None:
     """Die of it; returns where the process has a handler by now, or is the first of a container."""
 
+def exit_within(status: int, seconds: float) -> bool:
+    """Call `_exit(status)` so many seconds from now, whoever has the GIL then; False: no thread for that."""
+
 def own_threads() -> int:
     """Threads of pyprof's own that were made and not joined."""
 

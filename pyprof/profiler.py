@@ -10,16 +10,17 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from . import _native, log
+from . import _native, log, servers
 from .collectors import memory
 from .collectors.memory import Recorder, Recording
 from .collectors.sampler import Consumer, Sampler
 from .collectors.stacks import Stacks
 from .config import TRACEMALLOC_NEEDS_GIL, Config, Option
-from .fork import Forks, end_with_multiprocessing
+from .fork import Forks
 from .heap import Heap
 from .locks import Lock
 from .option_kinds import Number
+from .os_exit import LastWords
 from .report import Moment
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Profiler:
         self.config = config
         self._counters = previous.counters if previous is not None else None
         self._dropped_before = previous.dropped_windows if previous is not None else 0
-        self._stacks = Stacks(config, "main")
+        self._stacks = Stacks(config, servers.role_of_starter())
         if previous is not None:
             self.label_bound.count_on(previous.label_bound)
         self._exporter: Exporter | None = None
@@ -134,7 +135,7 @@ class Profiler:
         finally:
             with _lock:
                 _recorder.end_trace(owner)
-        stacks = Stacks(self.config, "main")
+        stacks = Stacks(self.config, self._stacks.role)
         stacks.traced = traced
         return Heap(stacks.encode_heap(traced.window_of(in_use), memory.INUSE_SPACE))
 
@@ -208,7 +209,7 @@ class Profiler:
     def start_in_child(self) -> None:
         """Go on in the child of a fork, where nothing of the parent's is left to do."""
         self._running = False
-        self._stacks = Stacks(self.config, "child", self._memory)
+        self._stacks = Stacks(self.config, servers.role_of_child(self._stacks.role), self._memory)
         self._consumer = _consumer(self.config)
         self._counters, self._dropped_before = None, 0
         self._task_wall = _task_wall(self.config)
@@ -231,8 +232,10 @@ class Profiler:
             _sampler.remove(self._consumer)
             _recorder.remove(self._recording)
             raise
-        if self._exporter is not None and self.config.flush_on_sigterm and self.config.exit_timeout:
-            _native.arm_sigterm(self.config.exit_timeout)
+        if self._exporter is not None and self.config.exit_timeout:
+            _last_words.install(self.config.exit_timeout)
+            if self.config.flush_on_sigterm:
+                _native.arm_sigterm(self.config.exit_timeout)
 
     def stop(self, flush: bool) -> None:
         self._discards = not flush
@@ -246,6 +249,7 @@ class Profiler:
                 self._exporter.stop(self.config.exit_timeout if flush else 0)
         finally:
             _native.disarm_sigterm()
+            _last_words.uninstall()
 
     def pause(self, timeout: float) -> None:
         """End the threads; nothing is lost."""
@@ -319,6 +323,8 @@ _lock = Lock()
 _sampler = Sampler()
 _recorder = Recorder()
 _current: Profiler | None = None
+_deferred: dict[str, object] | None = None
+"""Arguments of a `start()` that takes effect in the workers of this process."""
 _hooked = False
 _ending = False
 
@@ -335,7 +341,7 @@ def start(
     Returns the running profiler. A second call warns and returns the one that runs.
     Raises ValueError with the name of an option whose value or type is wrong.
     """
-    global _current
+    global _current, _deferred
     if service_name is not None:
         options["service_name"] = service_name
     warnings: list[str] = []
@@ -354,10 +360,17 @@ def start(
     if _is_interrupted():
         log.warning("start() %s: this call changes nothing", _INTERRUPTED)
         return _current or Profiler(config)
+    if servers.awaits_workers():
+        if _deferred is None:
+            servers.call_in_workers(_start_deferred)
+        else:
+            log.warning(_RUNS_ALREADY)
+        _deferred = _deferred or options
+        return Profiler(config)
     _hook()  # before the lock: a child forked by another thread meanwhile needs a new one
     with _lock:
         if _current is not None and _current.running:
-            log.warning("start() while pyprof runs already: this call changes nothing (call stop() first)")
+            log.warning(_RUNS_ALREADY)
             return _current
         profiler = Profiler(config, _current)
         try:
@@ -365,6 +378,9 @@ def start(
         except Exception as error:  # no threads to be had, a module of ours or of Python that cannot be read
             return _refuse(config, f"not started: {error}", error)
         _current = profiler
+    threads_obstacle = servers.threads_obstacle()
+    if threads_obstacle is not None:
+        log.warning("%s", threads_obstacle)
     obstacle = _native.stats()["gilfree_obstacle"]
     if obstacle is not None and config.engine != "current_frames":
         say = log.warning if config.engine == "gilfree" else log.info
@@ -372,6 +388,12 @@ def start(
     return profiler
 
 
+def _start_deferred() -> None:
+    if _deferred is not None:
+        start(**_deferred)  # type: ignore[arg-type]
+
+
+_RUNS_ALREADY = "start() while pyprof runs already: this call changes nothing (call stop() first)"
 _INTERRUPTED = "by a signal handler in the middle of pyprof's start, stop or flush"
 
 
@@ -395,9 +417,11 @@ def stop(flush: bool = True) -> None:
 
     flush: deliver what was sampled, within `exit_timeout`; otherwise it is thrown away.
     """
+    global _deferred
     if _is_interrupted():
         log.warning("stop() %s: this call changes nothing", _INTERRUPTED)
         return
+    _deferred = None
     with _lock:
         if _current is not None and _current.running:
             _current.stop(flush)
@@ -540,6 +564,14 @@ def _resume_after_fork() -> None:
         _sampler.resume()
 
 
+def _at_os_exit() -> None:
+    if not _is_interrupted():  # otherwise it is this very thread that would have to go on
+        _at_exit()
+
+
+_last_words = LastWords(_at_os_exit)
+
+
 _forks = Forks(_pause_for_fork, _resume_after_fork)
 
 
@@ -554,4 +586,3 @@ def _after_fork_in_child() -> None:
             _current.start_in_child()
         except Exception as error:  # the child of a fork must come up, profiled or not
             log.error("the child of a fork is not profiled: %s", error)
-        end_with_multiprocessing(_current, stop)

@@ -7,6 +7,7 @@ on the path.
 """
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,16 +32,47 @@ def start() -> None:
         return
     _done = True
 
-    import pyprof
     from pyprof import _native
 
     # `site` runs in every interpreter of the process, and a thread started in another makes its end abort.
     if _native.is_main_interpreter() and _enabled():
-        # Such a program does not know of pyprof, so it cannot stop it before its workers are killed.
-        if os.environ.get(_option("flush_on_sigterm").variable, "").strip():
-            pyprof.start()
+        if _is_uwsgi():
+            sys.meta_path.insert(0, _AwaitsUwsgi)
         else:
-            pyprof.start(flush_on_sigterm=True)
+            _start()
+
+
+def _start() -> None:
+    import pyprof
+
+    # Such a program does not know of pyprof, so it cannot stop it before its workers are killed.
+    if os.environ.get(_option("flush_on_sigterm").variable, "").strip():
+        pyprof.start()
+    else:
+        pyprof.start(flush_on_sigterm=True)
+
+
+def _is_uwsgi() -> bool:
+    """Whether this is the interpreter within uWSGI, whose own module is not there yet."""
+    try:
+        return os.path.basename(os.readlink("/proc/self/exe")).startswith("uwsgi")
+    except OSError:
+        return False
+
+
+class _AwaitsUwsgi:
+    """At the first import after uWSGI has made its module, `pyprof.start()` can tell what it is to do."""
+
+    @classmethod
+    def find_spec(cls, name: str, path: object = None, target: object = None) -> None:
+        if hasattr(sys.modules.get("uwsgi"), "masterpid") and cls in sys.meta_path:
+            sys.meta_path.remove(cls)
+            try:
+                _start()
+            except Exception as error:  # an import of the application's
+                from pyprof import log
+
+                log.warning("not started: %s: %s", type(error).__name__, error)
 
 
 def _option(name: str) -> "Option":

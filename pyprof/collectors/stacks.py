@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pyprof import _native
+from pyprof import _native, servers
 from pyprof._version import __version__
 
 from . import memory
@@ -65,6 +65,12 @@ class Stacks:
         """What knows the stacks that hold memory, where windows do not."""
         self.begin_memory(config.memory if engine is None else engine)
 
+    @property
+    def role(self) -> str:
+        """Of this process, as far as it is known now."""
+        self._role = servers.role_now(self._role)
+        return self._role
+
     def begin_memory(self, engine: str) -> None:
         """From now on windows show what they have of memory, or what tracemalloc has; `off`: they do not."""
         self.traced = None
@@ -109,7 +115,7 @@ class Stacks:
         from pyprof.export.series import Series
 
         config = self._config
-        labels = {"service_name": config.service_name, "role": self._role, **config.tags}
+        labels = {"service_name": config.service_name, "role": self.role, **config.tags}
         of_memory = labels | ({"trigger": "oom"} if is_short or window.memory_is_short else {})
         files = self._files.describe(window.files)
         label_values = self.label_bound.admit(window.labels)
@@ -171,7 +177,7 @@ class Stacks:
         """What a reader of the profile should know: who measured, how, and what was lost."""
         lines = [
             f"pyprof {__version__}, CPython {sys.version.split()[0]}",
-            f"pid {os.getpid()}, role {self._role}",
+            f"pid {os.getpid()}, role {self.role}",
         ]
         if window.period_ns and (self._config.cpu or self._config.wall):  # else nobody asked for threads
             lines.append(f"engine {_native.stats()['engine']}, {_rate(window)}")
