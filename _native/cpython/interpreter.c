@@ -208,6 +208,11 @@ static const unsigned long *native_thread_id_of(const void *tstate) {
 
 uint64_t pyprof_native_thread_id(PyThreadState *tstate) { return *native_thread_id_of(tstate); }
 
+void pyprof_correct_native_thread_id(uint64_t own_tid) {
+    unsigned long *id = (unsigned long *)native_thread_id_of(PyThreadState_Get());
+    __atomic_store_n(id, (unsigned long)own_tid, __ATOMIC_RELAXED);
+}
+
 uint64_t pyprof_live_native_thread_id(const void *tstate) {
     unsigned long id = 0;
     const pyprof_read one = {&id, native_thread_id_of(tstate), sizeof(id)};

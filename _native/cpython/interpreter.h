@@ -80,7 +80,12 @@ bool pyprof_detach_in_handler(PyThreadState **detached);
 uint64_t pyprof_native_thread_id(PyThreadState *tstate);
 bool pyprof_new_thread_has_creators_id(void);
 
-/* The same from any thread, attached or not; 0 also where the state is gone or cannot be read. */
+/* For the calling thread, attached: in the child of a fork without Python's hooks, as uWSGI's workers are,
+ * its state has the id of the thread that forked. */
+void pyprof_correct_native_thread_id(uint64_t own_tid);
+
+/* `pyprof_native_thread_id` from any thread, attached or not; 0 also where the state is gone or cannot be
+ * read. */
 uint64_t pyprof_live_native_thread_id(const void *tstate);
 
 /* The newest thread state, as an opaque mark that changes when a thread state is made. From any thread,

@@ -95,6 +95,7 @@ int pyprof_timer_start(const pyprof_timer_options *options) {
     timer.interp = PyInterpreterState_Get();
     timer.walk_obstacle = options->raw_walk ? pyprof_raw_walk_obstacle() : "turned off";
     pyprof_trust_layout(timer.walk_obstacle == NULL);
+    pyprof_correct_native_thread_id(pyprof_own_tid());
     timer.gilfree_obstacle = !options->gilfree             ? "turned off"
                              : timer.walk_obstacle != NULL ? timer.walk_obstacle
                                                            : pyprof_live_stacks_obstacle();
