@@ -18,9 +18,9 @@ from .collectors.stacks import Stacks
 from .config import TRACEMALLOC_NEEDS_GIL, Config, Option
 from .fork import Forks
 from .heap import Heap
+from .last_words import LastWords
 from .locks import Lock
 from .option_kinds import Number
-from .os_exit import LastWords
 from .report import Moment
 
 if TYPE_CHECKING:
@@ -569,7 +569,7 @@ def _at_os_exit() -> None:
         _at_exit()
 
 
-_last_words = LastWords(_at_os_exit)
+_last_words = LastWords(_at_os_exit, flush)
 
 
 _forks = Forks(_pause_for_fork, _resume_after_fork)

@@ -20,7 +20,7 @@ _ROOTS = {  # what a worker runs in from its fork to its end
     ("gunicorn.dirty.arbiter", "spawn_worker"),
     ("billiard.popen_fork", "_launch"),  # Celery's prefork pool
 }
-_TARGETS = ("uvicorn",)  # packages whose workers are processes of multiprocessing
+_TARGETS = ("uvicorn",)  # packages whose workers multiprocessing spawns
 
 
 def role_of_starter() -> str:
@@ -40,10 +40,10 @@ def role_now(role: str) -> str:
     uwsgi = _uwsgi()
     if uwsgi is not None:
         return WORKER if uwsgi.worker_id() or uwsgi.mule_id() else MAIN
-    process = sys.modules.get("multiprocessing.process")
-    if process is None or process.parent_process() is None:
+    if not any(argument.startswith("from multiprocessing.") for argument in sys.orig_argv):
         return MAIN
-    target = getattr(process.current_process(), "_target", None)
+    process = sys.modules.get("multiprocessing.process")
+    target = getattr(process and process.current_process(), "_target", None)
     return WORKER if getattr(target, "__module__", "").split(".")[0] in _TARGETS else CHILD
 
 

@@ -68,8 +68,7 @@ class Stacks:
     @property
     def role(self) -> str:
         """Of this process, as far as it is known now."""
-        self._role = servers.role_now(self._role)
-        return self._role
+        return servers.role_now(self._role)
 
     def begin_memory(self, engine: str) -> None:
         """From now on windows show what they have of memory, or what tracemalloc has; `off`: they do not."""
