@@ -98,3 +98,11 @@ def _thread_id() -> int:
 def _host_is_single_threaded() -> bool:
     own = _native.own_threads()
     return own > 0 and _native.native_threads() == own + 1
+
+
+def end_with_multiprocessing(profiler: object, stop: "Callable[[], None]") -> None:
+    """Its children leave by os._exit, however short they were: it runs its own finalizers before."""
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        # A finalizer registered here would not last: the child forgets its parent's first thing.
+        util.register_after_fork(profiler, lambda _: util.Finalize(None, stop, exitpriority=-1000))

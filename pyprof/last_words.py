@@ -1,7 +1,7 @@
 """What is left of a process that ends itself without `atexit`: by `os._exit`, or by raising a signal.
 
-The first is how children of `os.fork` end, those of multiprocessing and billiard (Celery's prefork pool)
-among them, and the processes in between when a program makes itself a daemon. The second is how uvicorn ends:
+The first is how children of `os.fork` end, those of billiard (Celery's prefork pool) among them, and the
+processes in between when a program makes itself a daemon. The second is how uvicorn ends:
 it puts the default disposition of SIGTERM back, and raises the signal that it has got. So both functions are
 replaced while the profiler runs.
 """
@@ -9,6 +9,7 @@ replaced while the profiler runs.
 import _signal  # type: ignore[import-not-found]
 import os
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from . import _native
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 _MARGIN = 0.5  # seconds beyond the bound of the last upload, for the ends of threads
+_SHORTEST = 0.1  # seconds
+"""What ends by `os._exit` sooner than this after the profiler's start delivers nothing: a server that forks for
+each request would be held up by more than the request takes, for a few samples."""
 _DEADLY = frozenset({_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT})
 
 
@@ -30,12 +34,14 @@ class LastWords:
         self._stop = stop
         self._flush = flush
         self._bound = 0.0
+        self._begin = 0.0
         self._exit = os._exit
         self._raise = _signal.raise_signal
 
     def install(self, bound: float) -> None:
         """bound: seconds that `stop` may take."""
         self._bound = bound
+        self._begin = time.monotonic()
         if not self._stands_in(os, "_exit"):
             self._exit = os._exit
             os._exit = self._leave
@@ -58,8 +64,9 @@ class LastWords:
     def _leave(self, status: int) -> "NoReturn":
         """`os._exit`, after pyprof's last upload: exit to the system with the given status."""
         try:
+            is_short = time.monotonic() < self._begin + _SHORTEST
             # It ends whatever state it is in: a thread that never lets go of the GIL may be why it is to.
-            if _native.exit_within(status, self._bound + _MARGIN):
+            if not is_short and _native.exit_within(status, self._bound + _MARGIN):
                 self._stop()
         finally:
             self._exit(status)

@@ -16,7 +16,7 @@ from .collectors.memory import Recorder, Recording
 from .collectors.sampler import Consumer, Sampler
 from .collectors.stacks import Stacks
 from .config import TRACEMALLOC_NEEDS_GIL, Config, Option
-from .fork import Forks
+from .fork import Forks, end_with_multiprocessing
 from .heap import Heap
 from .last_words import LastWords
 from .locks import Lock
@@ -586,3 +586,4 @@ def _after_fork_in_child() -> None:
             _current.start_in_child()
         except Exception as error:  # the child of a fork must come up, profiled or not
             log.error("the child of a fork is not profiled: %s", error)
+        end_with_multiprocessing(_current, stop)

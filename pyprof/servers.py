@@ -3,7 +3,6 @@
 Nothing of theirs is imported here: who runs under one finds it loaded.
 """
 
-import importlib
 import sys
 from typing import TYPE_CHECKING
 
@@ -103,6 +102,8 @@ def _decorators(uwsgi: "ModuleType") -> "ModuleType | None":
     """`uwsgidecorators`, imported before the application does, which would take our hook away."""
     own = {name: vars(uwsgi)[name] for name in ("post_fork_hook", "spooler") if name in vars(uwsgi)}
     try:
+        import importlib
+
         decorators = importlib.import_module("uwsgidecorators")
     except Exception:  # not installed, or no master: it raises Exception itself
         return None

@@ -21,7 +21,7 @@ class Process:
 
     def seconds(self, function: str) -> float:
         """CPU time of a function, its module left out."""
-        return sum(value for name, value in self.cpu.items() if name.endswith(f".{function}")) / 1e9
+        return sum(value for name, value in self.cpu.items() if name.split(".")[-1] == function) / 1e9
 
 
 def processes(directory: Path) -> dict[int, Process]:

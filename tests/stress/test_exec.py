@@ -44,6 +44,7 @@ def again():
     sampled()
     if left == 0:
         print(os.getpid(), pyprof.stats().engine, flush=True)
+        pyprof.stop(flush=False)
         os._exit(7)
     if place == "fork":  # the child goes on; the first process waits for all of them
         pid = os.fork()

@@ -275,6 +275,7 @@ if os.fork() == 0:
     while time.monotonic() < end:
         burn(0.01)
     print("alive" if not got else "killed", flush=True)
+    pyprof.stop(flush=False)
     os._exit(0)
 os.wait()
 while not got:  # the fork has cut the upload, so nothing is left to wait for: the parent's handler gets it

@@ -73,7 +73,7 @@ def loaded():
 def test_what_is_heavy_is_not_loaded(how: str, run_python: Any, tmp_path: Path, closed_port: str) -> None:
     program = f"{HEAVY}\n{how}\nprint(*loaded(), flush=True)\nimport os; os._exit(0)"
     ours = str(Path(pyprof.__file__).parents[1])
-    env = {"PYPROF__TEST": "", "PYPROF_SERVER_URL": closed_port, "PYTHONPATH": ours}
+    env = {"PYPROF_EXIT_TIMEOUT": "0", "PYPROF_SERVER_URL": closed_port, "PYTHONPATH": ours}
     if "autostart" in how:
         env["PYPROF_ENABLED"] = "1"
     # Without site: what its .pth files load would hide what we load, and start pyprof before we look.
