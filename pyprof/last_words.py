@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 _MARGIN = 0.5  # seconds beyond the bound of the last upload, for the ends of threads
 _SHORTEST = 0.1  # seconds
-"""What ends by `os._exit` sooner than this after the profiler's start delivers nothing: a server that forks for
-each request would be held up by more than the request takes, for a few samples."""
+"""What ends by `os._exit` sooner after the profiler's start delivers nothing: a server that forks for each
+request would be held up by more than the request takes, for a few samples."""
 _DEADLY = frozenset({_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT})
 
 

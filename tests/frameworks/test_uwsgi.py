@@ -11,13 +11,15 @@ Seen to fail, each with one line changed:
 
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from .app import BURN
-from .web_server import STARTS, assert_profiles, serving
+from .processes import processes
+from .web_server import HERE, STARTS, assert_profiles, assert_worked, serving
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="profiling is for Linux")
 
@@ -36,7 +38,6 @@ ENDED = 30
         ("autostart", "--enable-threads", ENDED),
         ("by code", "--master", 0),
         ("autostart", "--master --enable-threads", 0),
-        ("by code", "--master --threads 2", 0),
         ("by code", "--master --lazy-apps", 0),
         ("autostart", "--master --enable-threads --lazy-apps", 0),
         ("by code", "--master --enable-threads --py-call-uwsgi-fork-hooks", 0),
@@ -51,3 +52,56 @@ def test_workers(require: Any, tmp_path: Path, start: str, options: str, status:
         child = server.get("/fork")
         assert server.end(signal.SIGINT) == status
     assert_profiles(tmp_path, {worker: BURN}, child, masters=0)
+
+
+@pytest.mark.parametrize("options", ["--master --enable-threads --threads 2", "--master --gevent 2"])
+def test_intervals(require: Any, tmp_path: Path, options: str) -> None:
+    """Profiles leave while the worker waits. uWSGI ends it without `atexit` where a thread is in a request,
+    or its threads are greenlets: what the last interval has seen is lost.
+    """
+    require.that(Path(UWSGI[0]).exists(), "uWSGI is not installed")
+    if "gevent" in options:
+        require.module("gevent")
+    command = [*UWSGI, *options.split(), "--module", "app"]
+    environ = {**STARTS["autostart"], "PYPROF_UPLOAD_INTERVAL": "0.5"}
+    with serving(command, tmp_path, environ) as server:
+        worker = server.get("/burn")
+        end = time.monotonic() + 30
+        while (found := processes(tmp_path).get(worker)) is None or found.seconds("burn") < 0.9 * BURN:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        server.end(signal.SIGINT)
+    assert_worked(found, "worker")
+
+
+HOOKS = """
+import uwsgi
+called = []
+if {first}:
+    uwsgi.spooler = uwsgi.post_fork_hook = lambda *_: called.append("attribute")
+from app import application as app
+if not {first}:
+    import uwsgidecorators
+    uwsgidecorators.postfork(lambda: called.append("decorator"))
+
+def application(environ, start_response):
+    if environ["PATH_INFO"] == "/called":
+        start_response("200 OK", [])
+        return [str(len(called)).encode()]
+    return app(environ, start_response)
+"""
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_hook_of_the_application(require: Any, tmp_path: Path, first: bool) -> None:
+    """There is room for one. It runs as well, whether it was there before ours or comes later."""
+    require.that(Path(UWSGI[0]).exists(), "uWSGI is not installed")
+    script = tmp_path / "hooks.py"
+    script.write_text(HOOKS.format(first=first))
+    command = [*UWSGI, "--master", "--pythonpath", str(HERE), "--wsgi-file", str(script)]
+    with serving(command, tmp_path / "out", STARTS["by code"]) as server:
+        assert server.get("/called") == 1
+        worker = server.get("/burn")
+        child = server.get("/fork")
+        assert server.end(signal.SIGINT) == 0
+    assert_profiles(tmp_path / "out", {worker: BURN}, child, masters=0)
