@@ -18,6 +18,8 @@ ONE_A_CPU := --numprocesses=$(CPUS) --dist=loadgroup
 # Shares are measured while other processes may want the CPUs too: what is wrong is wrong three times.
 ALONE := --reruns 2 --only-rerun AssertionError
 WHEELS := gevent memray numpy
+# Built here, if the C compiler and this Python can: `make BUILDS=` leaves them out.
+BUILDS := uwsgi
 PYTEST := PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
@@ -76,6 +78,10 @@ $(VENV)/.stamp-test: $(BUILT)
 	done
 	@$(PIP) install --only-binary :all: --group frameworks 2>$(VENV)/frameworks.log \
 	    || { echo frameworks >> $(VENV)/no-wheels; echo "no frameworks for this Python: their tests are skipped"; }
+	@for name in $(BUILDS); do \
+	    $(PIP) install --no-build-isolation --group $$name >$(VENV)/$$name.log 2>&1 \
+	        || { echo $$name >> $(VENV)/no-wheels; echo "no $$name for this Python: its tests are skipped"; }; \
+	done
 	@touch $@
 
 demo: $(VENV)/.stamp-demo

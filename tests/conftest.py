@@ -117,15 +117,23 @@ class Require:
         try:
             return importlib.import_module(name)
         except ImportError:
-            listed = Path(sys.prefix, "no-wheels")
-            if listed.exists() and (group or name) in listed.read_text().split():
-                pytest.skip(f"no wheels: {name} has none for this interpreter")
-            return self._missing(f"{name} is not installed")
+            return self._not_installed(name, group)
+
+    def program(self, name: str, group: str | None = None) -> str:
+        """The path of a program that a package of this environment brings, of the same name."""
+        path = Path(sys.executable).with_name(name)
+        return str(path) if path.exists() else self._not_installed(name, group)
 
     def that(self, condition: object, reason: str) -> None:
         """Anything else a machine may lack."""
         if not condition:
             self._missing(reason)
+
+    def _not_installed(self, package: str, group: str | None) -> Any:
+        listed = Path(sys.prefix, "no-wheels")
+        if listed.exists() and (group or package) in listed.read_text().split():
+            pytest.skip(f"no wheels: {package} has none for this interpreter")
+        return self._missing(f"{package} is not installed")
 
     @staticmethod
     def _missing(reason: str) -> Any:

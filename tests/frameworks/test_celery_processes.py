@@ -41,7 +41,7 @@ def test_workers(
     require: Any, run_python: Any, tmp_path: Path, start: str, options: list[str], number: int
 ) -> None:
     """Ended softly, replaced after a task, ended at once."""
-    require.module("celery")
+    require.module("celery", "frameworks")
     root = {"CELERY_ROOT": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
     profiling = {
         "PYPROF_OUTPUT": str(tmp_path / "out"),

@@ -23,7 +23,7 @@ UVICORN = [sys.executable, "-m", "uvicorn", "--fd", "{fd}", "app:asgi"]
 
 @pytest.mark.parametrize("start", STARTS)
 def test_alone(require: Any, tmp_path: Path, start: str) -> None:
-    require.module("uvicorn")
+    require.module("uvicorn", "frameworks")
     with serving(UVICORN, tmp_path, STARTS[start]) as server:
         pid = server.get("/burn")
         child = server.get("/fork")
@@ -37,7 +37,7 @@ def test_alone(require: Any, tmp_path: Path, start: str) -> None:
 @pytest.mark.parametrize("start", STARTS)
 def test_workers(require: Any, tmp_path: Path, start: str) -> None:
     """The supervisor has a profile under autostart only: it does not load the application."""
-    require.module("uvicorn")
+    require.module("uvicorn", "frameworks")
     with serving([*UVICORN, "--workers", "2"], tmp_path, STARTS[start]) as server:
         worker = server.get("/burn")
         child = server.get("/fork")
