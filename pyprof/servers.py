@@ -38,7 +38,7 @@ def role_now(role: str) -> str:
         return role
     uwsgi = _uwsgi()
     if uwsgi is not None:
-        return WORKER if uwsgi.worker_id() or uwsgi.mule_id() else MAIN
+        return WORKER if _is_forked_by(uwsgi) else MAIN
     if not any(argument.startswith("from multiprocessing.") for argument in sys.orig_argv):
         return MAIN
     process = sys.modules.get("multiprocessing.process")
@@ -59,6 +59,11 @@ def _uwsgi() -> "ModuleType | None":
     return module if hasattr(module, "masterpid") else None  # there is nothing in it at first
 
 
+def _is_forked_by(uwsgi: "ModuleType") -> bool:
+    """Whether this process is a worker, a mule or a spooler by now."""
+    return bool(uwsgi.worker_id() or uwsgi.mule_id() or uwsgi.i_am_the_spooler())
+
+
 def awaits_workers() -> bool:
     """Whether this process is to become uWSGI's workers, or their master, and no thread may start before.
 
@@ -66,7 +71,7 @@ def awaits_workers() -> bool:
     threads of ours would deliver nothing there, and be missing in the workers.
     """
     uwsgi = _uwsgi()
-    return uwsgi is not None and not (uwsgi.worker_id() or uwsgi.mule_id() or uwsgi.i_am_the_spooler())
+    return uwsgi is not None and not _is_forked_by(uwsgi)
 
 
 def threads_obstacle() -> str | None:
