@@ -19,6 +19,7 @@ _ROOTS = {  # what a worker runs in from its fork to its end
     ("gunicorn.dirty.arbiter", "spawn_worker"),
     ("billiard.popen_fork", "_launch"),  # Celery's prefork pool
 }
+_OF_MULTIPROCESSING = "from multiprocessing."  # in the code that its processes are started with, under -c
 _TARGETS = ("uvicorn",)  # packages whose workers multiprocessing spawns
 
 
@@ -39,7 +40,7 @@ def role_now(role: str) -> str:
     uwsgi = _uwsgi()
     if uwsgi is not None:
         return WORKER if _is_forked_by(uwsgi) else MAIN
-    if not any(argument.startswith("from multiprocessing.") for argument in sys.orig_argv):
+    if not any(_OF_MULTIPROCESSING in argument for argument in sys.orig_argv):
         return MAIN
     process = sys.modules.get("multiprocessing.process")
     target = getattr(process and process.current_process(), "_target", None)

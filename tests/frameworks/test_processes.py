@@ -49,7 +49,8 @@ def run(request: Any, run_python: RunPython, tmp_path: Path) -> Callable[..., An
         environ = {"PYPROF_OUTPUT": str(tmp_path / "out"), "PYPROF_EXIT_TIMEOUT": "20"}
         if not by_code:
             environ["PYPROF_ENABLED"] = "1"
-        result = run_python(script, *arguments, env=environ, timeout=90, check=True)
+        options = ["-W", "ignore::DeprecationWarning"]  # of a fork beside threads of the host
+        result = run_python(script, *arguments, options=options, env=environ, timeout=90, check=True)
         assert result.stderr == ""
         return [int(word) for word in result.stdout.split()], processes(tmp_path / "out")
 
