@@ -35,41 +35,39 @@ class LastWords:
         self._flush = flush
         self._bound = 0.0
         self._begin = 0.0
-        self._exit = os._exit
+        self._exit: Callable[[int], NoReturn] | None = None
         self._raise = _signal.raise_signal
 
     def install(self, bound: float) -> None:
         """bound: seconds that `stop` may take."""
         self._bound = bound
         self._begin = time.monotonic()
-        if not self._stands_in(os, "_exit"):
+        if self._exit is None:  # else ours is still there, beneath what somebody has put over it
             self._exit = os._exit
             os._exit = self._leave
         for module in _signal_modules():
-            if not self._stands_in(module, "raise_signal"):
-                self._raise = vars(module)["raise_signal"]
+            if vars(module)["raise_signal"] == self._raise:
                 vars(module)["raise_signal"] = self._raise_signal
 
     def uninstall(self) -> None:
         """Leaves in place what somebody has put over it."""
-        if self._stands_in(os, "_exit"):
-            os._exit = self._exit
+        if self._exit is not None and os._exit == self._leave:
+            os._exit = self._exit  # type: ignore[assignment]
+            self._exit = None
         for module in _signal_modules():
-            if self._stands_in(module, "raise_signal"):
+            if vars(module)["raise_signal"] == self._raise_signal:
                 vars(module)["raise_signal"] = self._raise
-
-    def _stands_in(self, module: "ModuleType", name: str) -> bool:
-        return getattr(vars(module)[name], "__self__", None) is self
 
     def _leave(self, status: int) -> "NoReturn":
         """`os._exit`, after pyprof's last upload: exit to the system with the given status."""
+        leave = self._exit or os._exit
         try:
             is_short = time.monotonic() < self._begin + _SHORTEST
             # It ends whatever state it is in: a thread that never lets go of the GIL may be why it is to.
             if not is_short and _native.exit_within(status, self._bound + _MARGIN):
                 self._stop()
         finally:
-            self._exit(status)
+            leave(status)
 
     def _raise_signal(self, signalnum: int, /) -> None:
         """`signal.raise_signal`, after an upload where that ends the process: send it a signal."""

@@ -4,7 +4,9 @@ Seen to fail, each with one line changed:
 - `LastWords.install` that replaces nothing: what ends by `os._exit`, and `raise_signal`;
 - `role_of_child` that always says `main`: everything that looks at a forked child;
 - `role_now` that returns what it was given: spawn, whose children are then `main`;
-- `exit_within` that does nothing: `test_os_exit_ends_whatever_the_threads_do`.
+- `exit_within` not called: `test_os_exit_ends_whatever_the_threads_do`;
+- `_raise_signal` that does not look at the disposition: `test_a_signal_that_is_handled_…`;
+- `uninstall` not called, or `install` again over what somebody has left: `test_stop_undoes_it`.
 """
 
 import signal
@@ -17,11 +19,10 @@ from typing import Any
 import pytest
 
 from .processes import Process, processes
+from .web_server import assert_worked
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="profiling is for Linux")
 
-BURN = 0.3
-"""CPU seconds of each process."""
 PRELUDE = """
 import os, signal, sys, threading, time
 
@@ -55,11 +56,6 @@ def run(request: Any, run_python: RunPython, tmp_path: Path) -> Callable[..., An
         return [int(word) for word in result.stdout.split()], processes(tmp_path / "out")
 
     return run
-
-
-def assert_worked(process: Process, role: str, function: str = "burn") -> None:
-    assert process.roles == {role}
-    assert process.seconds(function) == pytest.approx(BURN, abs=0.1 * BURN + 0.02)
 
 
 MULTIPROCESSING = """
@@ -217,23 +213,33 @@ for _ in range(2):
     assert pyprof.is_running()
     pyprof.stop()
     assert (os._exit, signal.raise_signal, _signal.raise_signal) == before
+ours = []
+for _ in range(2):
+    pyprof.start(output=sys.argv[1])
+    ours.append(os._exit)
+    os._exit = lambda status: ours[0](status)  # of somebody who leaves it there
+    pyprof.stop()
+pyprof.start(output=sys.argv[1])
+os._exit(5)
 """
 
 
 def test_stop_undoes_it(run_python: RunPython, tmp_path: Path) -> None:
-    run_python(PRELUDE + UNDONE, str(tmp_path / "out"), check=True)
+    result = run_python(PRELUDE + UNDONE, str(tmp_path / "out"))
+    assert (result.returncode, result.stderr) == (5, "")
 
 
 HANDLED = """
 import pyprof
 pyprof.start(output=sys.argv[1])
 came = []
+burn()
 signal.signal(signal.SIGTERM, lambda *_: came.append(1))
 signal.raise_signal(signal.SIGTERM)
-assert came and pyprof.is_running() and pyprof.stats().uploads == 0
+assert came and pyprof.is_running() and os.listdir(sys.argv[1]) == []
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 signal.raise_signal(signal.SIGTERM)
-assert pyprof.is_running() and pyprof.stats().uploads == 0
+assert pyprof.is_running() and os.listdir(sys.argv[1]) == []
 """
 
 

@@ -19,7 +19,7 @@ import pytest
 
 from .app import BURN
 from .processes import processes
-from .web_server import HERE, STARTS, assert_profiles, assert_worked, serving
+from .web_server import HERE, STARTS, assert_profiles, serving
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="profiling is for Linux")
 
@@ -77,11 +77,11 @@ def test_intervals(require: Any, tmp_path: Path, options: str) -> None:
     with serving(command, tmp_path, environ) as server:
         worker = server.get("/burn")
         end = time.monotonic() + 30
-        while (found := processes(tmp_path).get(worker)) is None or found.seconds("burn") < 0.9 * BURN:
+        while (found := processes(tmp_path).get(worker)) is None or found.seconds("burn") < BURN / 2:
             assert time.monotonic() < end, found
             time.sleep(0.1)
         server.end(signal.SIGINT)
-    assert_worked(found, "worker")
+    assert found.roles == {"worker"}
 
 
 HOOKS = """

@@ -68,9 +68,9 @@ def serving(command: Sequence[str], output: Path, environ: Mapping[str, str]) ->
 
 
 def assert_worked(process: Process, role: str, seconds: float = BURN) -> None:
-    """All of it is there, once."""
+    """All of it is there, once. CPU time just before it may be placed at its first tick."""
     assert process.roles == {role}
-    assert process.seconds("burn") == pytest.approx(seconds, abs=0.1 * seconds + 0.02)
+    assert process.seconds("burn") == pytest.approx(seconds, abs=0.1 * seconds + 0.07)
 
 
 def assert_profiles(output: Path, workers: Mapping[int, float], child: int, masters: int) -> None:
