@@ -23,7 +23,7 @@ _MARGIN = 0.5  # seconds beyond the bound of the last upload, for the ends of th
 _SHORTEST = 0.1  # seconds
 """What ends by `os._exit` sooner after the profiler's start delivers nothing: a server that forks for each
 request would be held up by more than the request takes, for a few samples."""
-_DEADLY = frozenset({_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT})
+_DEADLY = frozenset(getattr(_signal, name, None) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"))
 
 
 class LastWords:

@@ -361,11 +361,11 @@ def start(
         log.warning("start() %s: this call changes nothing", _INTERRUPTED)
         return _current or Profiler(config)
     if servers.awaits_workers():
-        if _deferred is None:
-            servers.call_in_workers(_start_deferred)
-        else:
+        if _deferred is not None:
             log.warning(_RUNS_ALREADY)
-        _deferred = _deferred or options
+        else:
+            _deferred = options
+            servers.call_in_workers(_start_deferred)
         return Profiler(config)
     _hook()  # before the lock: a child forked by another thread meanwhile needs a new one
     with _lock:
@@ -389,8 +389,10 @@ def start(
 
 
 def _start_deferred() -> None:
-    if _deferred is not None:
-        start(**_deferred)  # type: ignore[arg-type]
+    global _deferred
+    options, _deferred = _deferred, None
+    if options is not None:
+        start(**options)  # type: ignore[arg-type]
 
 
 _RUNS_ALREADY = "start() while pyprof runs already: this call changes nothing (call stop() first)"
