@@ -3,7 +3,7 @@
 Seen to fail, each with one line changed:
 - `_is_below_root` that finds nothing: all, the workers are then `child`, or `main` where they call `start()`;
 - `LastWords.install` that replaces nothing: all (the application's own child), and the workers of uvicorn;
-- no `Stacks` of its own in `start_in_child`: preloaded workers are `main`.
+- `start_in_child` that keeps the role of its parent: all.
 """
 
 import signal
