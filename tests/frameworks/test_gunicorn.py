@@ -39,7 +39,7 @@ def test_workers(require: Any, tmp_path: Path, start: str, options: str, number:
     """The master has a profile where it is profiled: under autostart, and where it loads the application."""
     for module in ("gunicorn", "gevent", "uvicorn_worker"):
         if module in options or module == "gunicorn":
-            require.module(module)
+            require.module(module, None if module in ("gunicorn", "gevent") else "frameworks")
     with serving([*GUNICORN, *options.split()], tmp_path, STARTS[start]) as server:
         worker = server.get("/burn")
         child = server.get("/fork")
