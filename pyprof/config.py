@@ -113,6 +113,9 @@ OPTIONS: tuple[Option, ...] = (
            "bytes allocated between two samples of the memory profile, on average"),
     Option("memory_oom_threshold", Number(0.01, 1, "share of the limit"), 0.9,
            "share of the cgroup's limit of memory, or of RLIMIT_AS, at which what is in use is reported"),
+    Option("thread_labels", Boolean(), False, "label `thread`: the name of each new thread"),
+    Option("task_labels", Boolean(), False,
+           "label `task`: the name of each new asyncio task, else that of its function"),
     Option("task_wall", Boolean(), False, "wall time of asyncio tasks that await, beside that of threads"),
     Option("max_frames", Integer(1, 1000), 256, "frames kept of a stack, from the leaf"),
     Option("max_overhead", Number(0.0001, 1, "share of one core"), 0.01,
@@ -155,6 +158,8 @@ class Config:
     memory: str
     memory_period: int
     memory_oom_threshold: float
+    thread_labels: bool
+    task_labels: bool
     task_wall: bool
     max_frames: int
     max_overhead: float

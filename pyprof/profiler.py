@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .export.exporter import Exporter
     from .export.series import Series
     from .export.target import Target
+    from .name_labels import NameLabels
 
 # A window holds at most this; the timer thread, the ring and the exporter together ring_windows + 2 of them.
 _WINDOW_BYTES = 8 * 1024 * 1024
@@ -60,6 +61,7 @@ class Profiler:
             config.memory, config.memory_period, config.max_frames, config.memory_oom_threshold
         )
         self._task_wall = _task_wall(config)
+        self._names = _name_labels(config)
         self._memory = config.memory  # the engine that is wanted now
         self._running = False
         self._discards = False
@@ -205,6 +207,8 @@ class Profiler:
                 self._exporter.counters = self._counters
             self._exporter.prepare()
         self._start_threads()
+        if self._names is not None:
+            self._names.install()
 
     def start_in_child(self) -> None:
         """Go on in the child of a fork, where nothing of the parent's is left to do."""
@@ -250,6 +254,8 @@ class Profiler:
         finally:
             _native.disarm_sigterm()
             _last_words.uninstall()
+            if self._names is not None:
+                self._names.uninstall()
 
     def pause(self, timeout: float) -> None:
         """End the threads; nothing is lost."""
@@ -304,6 +310,14 @@ def _task_wall(config: Config) -> "TaskWall | None":
     from .collectors.tasks import TaskWall
 
     return TaskWall(config.max_overhead)
+
+
+def _name_labels(config: Config) -> "NameLabels | None":
+    if not (config.thread_labels or config.task_labels):
+        return None
+    from .name_labels import NameLabels
+
+    return NameLabels(config.thread_labels, config.task_labels)
 
 
 def _consumer(config: Config) -> Consumer:

@@ -75,14 +75,24 @@ def test_every_option_is_a_flag_and_becomes_its_variable() -> None:
         "sample_rate": "50", "upload_interval": "5", "engine": "auto", "memory": "off",
         "memory_period": "1024",
         "memory_oom_threshold": "0.8", "max_frames": "9",
-        "max_overhead": "0.02", "ring_windows": "2", "tags": "a=b", "auth_token": "t", "basic_auth_user": "u",
+        "max_overhead": "0.02", "label_values_max": "500", "ring_windows": "2", "tags": "a=b", "auth_token": "t", "basic_auth_user": "u",
         "basic_auth_password": "p",
         "tenant_id": "t", "headers": "A=b", "timeout": "3", "exit_timeout": "1", "log_level": "error",
     }  # fmt: skip
-    switches = {"cpu", "wall", "gil", "flush_on_sigterm", "strict"}
+    switches = {
+        "cpu",
+        "wall",
+        "gil",
+        "thread_labels",
+        "task_labels",
+        "task_wall",
+        "flush_on_sigterm",
+        "strict",
+    }
     assert {option.name for option in OPTIONS} - {"enabled"} == given.keys() | switches
     flags = [word for name, value in given.items() for word in ("--" + name.replace("_", "-"), value)]
     flags += ["--no-cpu", "--no-wall", "--no-gil", "--no-flush-on-sigterm", "--strict"]
+    flags += ["--thread-labels", "--task-labels", "--no-task-wall"]
     parsed = run.chosen(run.argument_parser().parse_args(flags))
     assert parsed == {
         **{"PYPROF_" + name.upper(): value for name, value in given.items()},
@@ -91,6 +101,9 @@ def test_every_option_is_a_flag_and_becomes_its_variable() -> None:
         "PYPROF_GIL": "0",
         "PYPROF_FLUSH_ON_SIGTERM": "0",
         "PYPROF_STRICT": "1",
+        "PYPROF_THREAD_LABELS": "1",
+        "PYPROF_TASK_LABELS": "1",
+        "PYPROF_TASK_WALL": "0",
     }
 
 

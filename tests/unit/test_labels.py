@@ -4,6 +4,8 @@ import asyncio
 import contextvars
 import gc
 import inspect
+import json
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -299,3 +301,68 @@ pyprof.flush()
 assert pyprof.stats().label_values_other > 0, pyprof.stats()
 """
     run_python(program, tmp_path, check=True)
+
+
+NAMES = """
+import asyncio, contextvars, json, sys, threading
+import pyprof
+from pyprof import _native
+
+current = _native.current_labels
+pyprof.start(output=sys.argv[1], thread_labels=True, task_labels=True, memory=False)
+found = {}
+
+def remember():
+    found[threading.current_thread().name] = current()
+
+for name in ("one", "two"):
+    thread = threading.Thread(target=remember, name=name)
+    thread.start()
+    thread.join()
+
+async def function():
+    await asyncio.sleep(0)
+    return current()
+
+async def main():
+    with pyprof.labels(endpoint="/"):
+        found["function"] = await asyncio.create_task(function())
+        found["named"] = await asyncio.create_task(function(), name="mine")
+        found["own context"] = await asyncio.create_task(function(), context=contextvars.Context())
+    async with asyncio.TaskGroup() as group:
+        found["group"] = group.create_task(function(), name="in group")
+    found["group"] = found["group"].result()
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(lambda loop, coro: asyncio.Task(coro, loop=loop))  # knows no contexts
+    if sys.version_info < (3, 13):
+        found["factory"] = await loop.create_task(function())
+    if hasattr(asyncio, "eager_task_factory"):
+        loop.set_task_factory(asyncio.eager_task_factory)
+        found["eager"] = await loop.create_task(function(), name="eager")
+    loop.set_task_factory(None)
+
+asyncio.run(main())
+pyprof.stop()
+thread = threading.Thread(target=remember, name="after")
+thread.start()
+thread.join()
+assert asyncio.run(function()) == current() == {}
+print(json.dumps(found))
+"""
+
+
+def test_names_of_threads_and_tasks_as_labels(run_python: Any, tmp_path: Path) -> None:
+    """Each where it begins; nothing of it is left after stop(), no factory of others is asked for more."""
+    found = json.loads(run_python(NAMES, tmp_path, check=True).stdout)
+    assert found.pop("factory", {}) == {}
+    assert found.pop("eager", {"task": "eager"})["task"] == "eager"
+    knows_names = sys.version_info >= (3, 13)
+    assert found == {
+        "one": {"thread": "one"},
+        "two": {"thread": "two"},
+        "after": {},
+        "function": {"task": "function", "endpoint": "/"},
+        "named": {"task": "mine" if knows_names else "function", "endpoint": "/"},
+        "own context": {},
+        "group": {"task": "in group" if knows_names else "function"},
+    }
