@@ -7,7 +7,7 @@ import sys
 import threading
 from typing import Any
 
-from .profilers import PROFILERS, obey
+from .profilers import PROFILERS, PyprofFlask, obey
 from .workloads import ShopApplication
 
 
@@ -22,6 +22,8 @@ def main() -> None:
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     profiler = PROFILERS[request["profiler"]]()
+    if isinstance(profiler, PyprofFlask):
+        profiler.app = shop.app
 
     def do(command: str) -> dict[str, Any]:
         if command == "renew":

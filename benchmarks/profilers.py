@@ -12,6 +12,7 @@ the slower one, as where that is not to be had.
 import contextlib
 import ctypes
 import dataclasses
+import functools
 import json
 import os
 import resource
@@ -49,6 +50,10 @@ class Profiler(ABC):
     def counters(self) -> dict[str, Any]:
         """What it says of itself."""
         return {}
+
+    def block(self) -> Callable[[], contextlib.AbstractContextManager[Any]]:
+        """What makes a block whose samples say what it did."""
+        return contextlib.nullcontext
 
 
 class Nothing(Profiler):
@@ -105,6 +110,34 @@ class Pyprof(Profiler):
 
     def counters(self) -> dict[str, Any]:
         return dataclasses.asdict(sys.modules["pyprof"].stats())
+
+    def block(self) -> Callable[[], contextlib.AbstractContextManager[Any]]:
+        import pyprof
+
+        return functools.partial(pyprof.labels, endpoint="/checkout")
+
+
+class PyprofFlask(Pyprof):
+    """With its middleware in front of a Flask application, while it runs."""
+
+    title = "pyprof with labels"
+
+    def __init__(self, rate: int = RATE) -> None:
+        super().__init__(rate)
+        self.app: Any = None
+
+    def start(self, url: str) -> None:
+        from pyprof.integrations.flask import Pyprof as Integration
+
+        super().start(url)
+        self.without = self.app.wsgi_app
+        Integration(self.app)
+
+    def stop(self) -> None:
+        self.app.wsgi_app = self.without
+        del self.app.extensions["pyprof"]
+        self.app.before_request_funcs[None].pop(0)
+        super().stop()
 
 
 @contextlib.contextmanager
@@ -184,6 +217,18 @@ class Ddtrace(Profiler):
 
     def stop(self) -> None:
         self.profiler.stop()
+
+
+class DdtraceTraced(Ddtrace):
+    """With its tracer: samples say what a block did by the block's span."""
+
+    title = "ddtrace"
+    environ = {**Ddtrace.environ, "DD_TRACE_ENABLED": "true"}  # noqa: RUF012
+
+    def block(self) -> Callable[[], contextlib.AbstractContextManager[Any]]:
+        from ddtrace.trace import tracer
+
+        return functools.partial(tracer.trace, "checkout", resource="/checkout")
 
 
 class DdtraceFull(Ddtrace):
@@ -283,6 +328,8 @@ PROFILERS: dict[str, type[Profiler]] = {
     "pyroscope": Pyroscope,
     "ddtrace": Ddtrace,
     "ddtrace-full": DdtraceFull,
+    "ddtrace-traced": DdtraceTraced,
+    "pyprof-flask": PyprofFlask,
 }
 PEERS = ("pyroscope", "ddtrace", "ddtrace-full")
 

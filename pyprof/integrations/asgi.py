@@ -9,8 +9,6 @@ The route is what these frameworks leave in the scope, which is read and never c
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
-import pyprof
-
 from ._shared import WEBSOCKET, RequestLabels, guarded
 
 Message = MutableMapping[str, Any]
@@ -18,9 +16,6 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-
-_FLUSH_TIMEOUT = 2.0  # seconds that the end of a server may take longer where the profiling server is down
 
 
 class PyprofMiddleware:
@@ -34,7 +29,7 @@ class PyprofMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
-            await self.app(scope, receive, flush_at_shutdown(send) if scope["type"] == "lifespan" else send)
+            await self.app(scope, receive, send)
             return
         request = RequestLabels(WEBSOCKET if scope["type"] == "websocket" else scope.get("method", ""))
 
@@ -63,17 +58,6 @@ class PyprofMiddleware:
             finally:
                 look_for_route()
                 request.finish()
-
-
-def flush_at_shutdown(send: Send) -> Send:
-    """Deliver the last profile when the application is done: uvicorn ends by the signal that it was sent."""
-
-    async def flushing_send(message: Message) -> None:
-        if message["type"].startswith("lifespan.shutdown."):
-            guarded(pyprof.flush)(timeout=_FLUSH_TIMEOUT)
-        await send(message)
-
-    return flushing_send
 
 
 @guarded

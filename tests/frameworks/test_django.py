@@ -97,11 +97,6 @@ async def async_stream(request):
     return StreamingHttpResponse(async_parts())
 
 
-def flush(request):
-    pyprof.flush()
-    return HttpResponse("flushed")
-
-
 urlpatterns = [
     path("light/<int:id>", light),
     path("archive/", include([re_path(r"^(?P<year>[0-9]{4})/$", middle)])),
@@ -110,7 +105,6 @@ urlpatterns = [
     path("fail/", fail),
     path("async/<slug:name>", asynchronous),
     path("async-stream/", async_stream),
-    path("flush/", flush),
 ]
 """
 WSGI = SITE + "\nfrom django.core.wsgi import get_wsgi_application\napplication = get_wsgi_application()\n"
@@ -175,7 +169,6 @@ def test_async_views_keep_their_labels(tmp_path: Path, require: Any) -> None:
     ways = ["/async/a", "/async/b", "/async-stream/", "/heavy/"]
     with serve(uvicorn(), tmp_path, ASGI) as server:
         answers = server.get(ways * 20)
-        server.get(["/flush/"])  # uvicorn ends by the signal, and Django has no lifespan
     assert {answer.status for answer in answers} == {200}
     for function, endpoint in (
         ("asynchronous", "/async/<slug:name>"),

@@ -75,7 +75,8 @@ def test_every_option_is_a_flag_and_becomes_its_variable() -> None:
         "sample_rate": "50", "upload_interval": "5", "engine": "auto", "memory": "off",
         "memory_period": "1024",
         "memory_oom_threshold": "0.8", "max_frames": "9",
-        "max_overhead": "0.02", "label_values_max": "500", "ring_windows": "2", "tags": "a=b", "auth_token": "t", "basic_auth_user": "u",
+        "max_overhead": "0.02", "label_values_max": "500",
+        "ring_windows": "2", "tags": "a=b", "auth_token": "t", "basic_auth_user": "u",
         "basic_auth_password": "p",
         "tenant_id": "t", "headers": "A=b", "timeout": "3", "exit_timeout": "1", "log_level": "error",
     }  # fmt: skip
