@@ -325,6 +325,10 @@ PyObject *pyprof_context_labels(PyObject *module, PyObject *context) {
 }
 
 pyprof_label_set *pyprof_label_set_of_mapping(PyObject *mapping) {
+    if (!PyDict_Check(mapping) && !PyObject_HasAttrString(mapping, "keys")) {
+        PyErr_Format(PyExc_TypeError, "labels must be a mapping, not %.100s", Py_TYPE(mapping)->tp_name);
+        return NULL;
+    }
     PyObject *names = PyMapping_Keys(mapping), *values = names == NULL ? NULL : PyMapping_Values(mapping);
     PyObject *name_tuple = values == NULL ? NULL : PySequence_Tuple(names);
     PyObject *value_tuple = name_tuple == NULL ? NULL : PySequence_Tuple(values);
