@@ -20,6 +20,8 @@ ALONE := --reruns 2 --only-rerun AssertionError
 WHEELS := gevent memray numpy
 # Built here, if the C compiler and this Python can: `make BUILDS=` leaves them out.
 BUILDS := uwsgi
+# Wheels as well, all of them or none: `make FRAMEWORKS=` leaves them out.
+FRAMEWORKS := frameworks
 PYTEST := PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
@@ -76,8 +78,10 @@ $(VENV)/.stamp-test: $(BUILT)
 	    $(PIP) install --only-binary $$name --group $$name 2>$(VENV)/$$name.log \
 	        || { echo $$name >> $(VENV)/no-wheels; echo "no $$name for this Python: its tests are skipped"; }; \
 	done
-	@$(PIP) install --only-binary :all: --group frameworks 2>$(VENV)/frameworks.log \
-	    || { echo frameworks >> $(VENV)/no-wheels; echo "no frameworks for this Python: their tests are skipped"; }
+	@for name in $(FRAMEWORKS); do \
+	    $(PIP) install --only-binary :all: --group $$name 2>$(VENV)/$$name.log \
+	        || { echo $$name >> $(VENV)/no-wheels; echo "no $$name for this Python: its tests are skipped"; }; \
+	done
 	@for name in $(BUILDS); do \
 	    $(PIP) install --no-build-isolation --group $$name >$(VENV)/$$name.log 2>&1 \
 	        || { echo $$name >> $(VENV)/no-wheels; echo "no $$name for this Python: its tests are skipped"; }; \

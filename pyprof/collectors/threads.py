@@ -56,7 +56,7 @@ def _threads() -> Iterator[_One]:
         while ident == threading.get_ident() and stack[0][0].co_filename.startswith(_OWN):
             stack = stack[1:]  # what asks
         thread = known.get(ident)
-        name = thread.name if thread is not None else ""
+        name = thread.name if thread is not None else str(ident)
         labels = tuple(_native.current_labels().items()) if ident == threading.get_ident() else ()
         yield name, stack, _described("thread", _state(thread), labels)
 
