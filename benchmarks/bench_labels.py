@@ -30,7 +30,7 @@ from .harness import (
     warn_if_busy,
 )
 from .harness import sink as local_sink
-from .profilers import PROFILERS, environment
+from .profilers import PROFILERS, Profiler, environment
 
 WORKER = "benchmarks.labels_worker"
 WORK = ("labels", "tasks", "switches")
@@ -66,12 +66,16 @@ def measure(rounds: int, names: list[str], url: str) -> dict[str, dict[str, list
     return turns
 
 
+def has_blocks(name: str) -> bool:
+    return PROFILERS[name].run_blocks is not Profiler.run_blocks
+
+
 def report(turns: dict[str, dict[str, list[Turn]]]) -> dict[str, Any]:
     summary: dict[str, Any] = {}
     rows = []
     for work, of_work in turns.items():
         for name, pairs in of_work.items():
-            if name == "nothing" and work == "labels":
+            if work == "labels" and not has_blocks(name):
                 continue
             on = Estimate.of([turn["on"] for turn in pairs])
             if work == "labels":

@@ -28,18 +28,11 @@ def best(run: Callable[[], None], count: int) -> float:
 
 
 def labels(profiler: Profiler) -> float:
-    block = profiler.block()
-
-    def run() -> None:
-        for _ in range(BLOCKS):
-            with block():
-                pass
-
     def empty() -> None:
         for _ in range(BLOCKS):
             pass
 
-    return best(run, BLOCKS) - best(empty, BLOCKS)
+    return best(lambda: profiler.run_blocks(BLOCKS), BLOCKS) - best(empty, BLOCKS)
 
 
 def tasks() -> float:

@@ -98,7 +98,8 @@ pyprof_label_list *pyprof_parse_labels(PyObject *const *values, PyObject *names)
         PyErr_Format(PyExc_ValueError, "at most %d labels, not %zd", PYPROF_MOST_LABELS, count);
         return NULL;
     }
-    pyprof_label labels[PYPROF_MOST_LABELS] = {0};
+    pyprof_label labels[PYPROF_MOST_LABELS];
+    labels[0].name = NULL; /* the compiler does not see that `count` of them are set */
     PyObject *kept[PYPROF_MOST_LABELS];
     Py_ssize_t parsed = 0;
     bool fits = true;

@@ -100,7 +100,6 @@ bool pyprof_label_set_is_older(const pyprof_label_set *set, uint32_t now) {
 }
 
 pyprof_label_set *pyprof_label_set_new(pyprof_label_list *labels, pyprof_label_set *parent) {
-    static uint64_t last_id; /* atomic */
     pyprof_label_set *set = pyprof_label_slab_take();
     if (set == NULL) {
         return NULL;
@@ -109,7 +108,7 @@ pyprof_label_set *pyprof_label_set_new(pyprof_label_list *labels, pyprof_label_s
     set->own = pyprof_label_list_retain(labels);
     set->added = NULL;
     set->parent = parent == NULL ? NULL : pyprof_label_set_retain(parent);
-    __atomic_store_n(&set->id, __atomic_add_fetch(&last_id, 1, __ATOMIC_RELAXED), __ATOMIC_RELAXED);
+    __atomic_store_n(&set->id, set->id + 1, __ATOMIC_RELAXED);
     __atomic_store_n(&set->refs, 1, __ATOMIC_RELEASE);
     return set;
 }

@@ -49,7 +49,7 @@ typedef struct pyprof_label_set pyprof_label_set;
 
 /* What stands for a set in the application's memory. */
 typedef struct {
-    uint64_t id; /* never used again; 0: none */
+    uint64_t id; /* which of the sets that have been at that place; 0: none */
     uint32_t index;
 } pyprof_label_reference;
 

@@ -78,7 +78,7 @@ static bool set_current(const pyprof_labels_state *state, LabelSetObject *set) {
 /* ---- Blocks ---- */
 
 static PyObject *new_labels(PyTypeObject *type, PyObject *const *values, PyObject *names) {
-    static uint64_t last_serial; /* atomic */
+    static uint64_t last_serial;
     pyprof_label_list *own = pyprof_parse_labels(values, names);
     if (own == NULL) {
         return NULL;
@@ -88,7 +88,7 @@ static PyObject *new_labels(PyTypeObject *type, PyObject *const *values, PyObjec
         pyprof_label_list_release(own);
         return NULL;
     }
-    self->serial = __atomic_add_fetch(&last_serial, 1, __ATOMIC_RELAXED);
+    self->serial = pyprof_next_number(&last_serial);
     self->own = own;
     self->last = NULL;
     self->token = NULL;
