@@ -7,7 +7,7 @@ import argparse
 from pyprof.cli.terminal import Progress
 from pyprof.pprof import Profile, ProfileError, label_keys, printable, read, with_label
 
-__all__ = ["add_arguments", "load", "title"]
+__all__ = ["add_arguments", "check_key", "load", "title"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,12 +42,23 @@ def load(arguments: argparse.Namespace, progress: Progress) -> Profile:
         for key, value in arguments.label:
             selected = with_label(profile, key, value)
             if not selected.samples:
-                known = ", ".join(label_keys(profile)[:20]) or "none"
-                raise ProfileError(f"no sample has the label {key}={value}; label keys there are: {known}")
+                raise _no_label(f"{key}={value}", profile)
             profile = selected
     except ProfileError as error:
         raise ProfileError(f"{title(arguments.source)}: {printable(str(error))}") from None
     return profile
+
+
+def check_key(key: str, profile: Profile, arguments: argparse.Namespace) -> None:
+    """Raise ProfileError if no sample of what `load` has returned has a label of this name."""
+    if key not in label_keys(profile):
+        error = _no_label(key, profile)
+        raise ProfileError(f"{title(arguments.source)}: {printable(str(error))}")
+
+
+def _no_label(label: str, profile: Profile) -> ProfileError:
+    known = ", ".join(label_keys(profile)[:20]) or "none"
+    return ProfileError(f"no sample has the label {label}; label keys there are: {known}")
 
 
 def title(source: str) -> str:

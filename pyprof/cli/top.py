@@ -1,4 +1,4 @@
-"""`pyprof top`: the hottest functions of a profile as a table."""
+"""`pyprof top`: the hottest functions of a profile, or values of a label, as a table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pyprof.cli import source
 from pyprof.cli.terminal import Progress, note
-from pyprof.pprof import format_top, top
+from pyprof.pprof import by_label, format_by_label, format_top, top
 
 __all__ = ["argument_parser", "main"]
 
@@ -28,9 +28,15 @@ def argument_parser() -> argparse.ArgumentParser:
         metavar="N",
         type=_count,
         default=_ROWS,
-        help=f"number of functions, 0 for all (default: {_ROWS})",
+        help=f"number of rows, 0 for all (default: {_ROWS})",
     )
-    parser.add_argument("--cum", action="store_true", help="sort by Cum instead of Flat")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--cum", action="store_true", help="sort by Cum instead of Flat")
+    what.add_argument(
+        "--by",
+        metavar="LABEL",
+        help="the values of this label instead of functions, such as endpoint: what their samples add up to",
+    )
     return parser
 
 
@@ -38,14 +44,21 @@ def main(words: Sequence[str]) -> int:
     arguments = argument_parser().parse_args(words)
     with Progress(f"reading {source.title(arguments.source)}") as progress:
         profile = source.load(arguments, progress)
-        rows = top(profile, arguments.type, by_cum=arguments.cum)
-    shown = rows[: arguments.n or None]
-    value_type = profile.value_type(arguments.type)
-    sys.stdout.write(format_top(shown, value_type.unit))
-    if not rows:
+        value_type = profile.value_type(arguments.type)
+        if arguments.by is None:
+            functions = top(profile, arguments.type, by_cum=arguments.cum)
+            count, rows = len(functions), "functions"
+            text = format_top(functions[: arguments.n or None], value_type.unit)
+        else:
+            source.check_key(arguments.by, profile, arguments)
+            values = by_label(profile, arguments.by, arguments.type)
+            count, rows = len(values), "values"
+            text = format_by_label(values[: arguments.n or None], arguments.by, value_type.unit)
+    sys.stdout.write(text)
+    if not count:
         note(f"the profile has no samples of type {value_type.type}")
-    elif len(shown) < len(rows):
-        note(f"{len(shown)} of {len(rows)} functions shown; -n 0 shows all")
+    elif 0 < arguments.n < count:
+        note(f"{arguments.n} of {count} {rows} shown; -n 0 shows all")
     return 0
 
 

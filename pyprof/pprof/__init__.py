@@ -12,7 +12,7 @@ from pyprof.pprof.model import Function, Label, Line, Location, Mapping, Profile
 from pyprof.pprof.output import replace_file
 from pyprof.pprof.read import MAX_PROFILE_BYTES, read
 from pyprof.pprof.save import save, save_flamegraph
-from pyprof.pprof.table import Row, format_top, top
+from pyprof.pprof.table import LabelRow, Row, by_label, format_by_label, format_top, top
 from pyprof.pprof.tree import Node, call_tree
 from pyprof.pprof.write import write
 
@@ -20,6 +20,7 @@ __all__ = [
     "MAX_PROFILE_BYTES",
     "Function",
     "Label",
+    "LabelRow",
     "Line",
     "Location",
     "Mapping",
@@ -30,9 +31,11 @@ __all__ = [
     "Row",
     "Sample",
     "ValueType",
+    "by_label",
     "call_tree",
     "focus",
     "folded",
+    "format_by_label",
     "format_top",
     "join",
     "label_keys",

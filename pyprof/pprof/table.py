@@ -1,4 +1,4 @@
-"""Flat and cumulative values by function name: the table that `top` prints."""
+"""The tables that `top` prints: flat and cumulative values by function, and sums by a label's values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pyprof.pprof.errors import printable
 from pyprof.pprof.model import Profile, Sample
 from pyprof.pprof.units import choose_scale, format_percent
 
-__all__ = ["Row", "format_top", "top"]
+__all__ = ["LabelRow", "Row", "by_label", "format_by_label", "format_top", "top"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,58 @@ def format_top(rows: Sequence[Row], unit: str) -> str:
         f"{flat:>{flat_width}}  {flat_share}  {sum_share}  {cum:>{cum_width}}  {cum_share}  {name}\n"
         for flat, flat_share, sum_share, cum, cum_share, name in table
     )
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRow:
+    """One value of a label.
+
+    value: None for the samples without that label; flat: of the samples that carry it; total: the
+    profile's. The share is of the total, 0 to 1.
+    """
+
+    value: str | None
+    flat: int
+    total: int
+
+    @property
+    def flat_share(self) -> float:
+        return self.flat / (self.total or 1)
+
+
+def by_label(profile: Profile, key: str, sample_type: str | None = None) -> list[LabelRow]:
+    """What the samples with each value of a label add up to, largest first, equal ones by value.
+
+    A row is the sum of what `with_label` selects, so a sample with several values of one key counts for
+    each of them; numbers go by their decimal digits.
+    """
+    index = profile.sample_type_index(sample_type)
+    flat: dict[str | None, int] = {}
+    total = 0
+    for sample in profile.samples:
+        value = sample.values[index]
+        if value == 0:
+            continue
+        total += abs(value)
+        told = {str(label.value) for label in sample.labels if label.key == key}
+        for one in told or {None}:
+            flat[one] = flat.get(one, 0) + value
+    rows = [LabelRow(value, own, total) for value, own in flat.items()]
+    return sorted(rows, key=lambda row: (-abs(row.flat), row.value is None, row.value or ""))
+
+
+def format_by_label(rows: Sequence[LabelRow], key: str, unit: str) -> str:
+    """The rows as text in the columns Flat, Flat% and the label's name, all values in one scale.
+
+    unit: of the values, as in the profile's sample type. Samples without the label are `[no KEY]`.
+    """
+    scale = choose_scale(unit, (row.flat for row in rows), rows[0].total if rows else 0)
+    table = [("Flat", " Flat%", printable(key))]
+    for row in rows:
+        shown = f"[no {key}]" if row.value is None else row.value
+        table.append((scale.format(row.flat), format_percent(row.flat_share), printable(shown)))
+    width = max(len(line[0]) for line in table)
+    return "".join(f"{flat:>{width}}  {share}  {value}\n" for flat, share, value in table)
 
 
 def _distinct_names(sample: Sample, names: dict[int, tuple[str, ...]]) -> dict[str, None]:

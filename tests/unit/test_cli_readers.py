@@ -88,6 +88,36 @@ class TestTop:
         assert nothing.stderr == (
             f"pyprof: {file}: no sample has the label endpoint=/nope; label keys there are: endpoint, pid\n"
         )
+        page = tmp_path / "x.html"
+        cli("flame", file, "-o", page, "--label", "endpoint=/1", "--label", "pid=1")
+        assert "doALot" in page.read_text()
+        assert "doLittle" not in page.read_text()
+
+    def test_by_label(self, cli: Run, tmp_path: Path) -> None:
+        profile = talk()
+        for number, sample in enumerate(profile.samples):
+            route = "/a" if number % 2 else "/ b"
+            sample.labels = (Label("trace_id", f"{number // 2:032x}"),) + (
+                () if number == 3 else (Label("endpoint", route),)
+            )
+        file = tmp_path / "p.pb.gz"
+        save(profile, file)
+        table = cli("top", file, "--by", "endpoint")
+        assert (table.returncode, table.stderr) == (0, "")
+        assert [line.split(maxsplit=2) for line in table.stdout.splitlines()] == [
+            ["Flat", "Flat%", "endpoint"],
+            ["200ms", "52.63%", "/a"],
+            ["130ms", "34.21%", "/ b"],
+            ["50ms", "13.16%", "[no endpoint]"],
+        ]
+        cut = cli("top", file, "-t", "samples", "--by", "endpoint", "-n1", "--label", f"trace_id={1:032x}")
+        assert [line.split() for line in cut.stdout.splitlines()[1:]] == [["5", "50.00%", "/", "b"]]
+        assert cut.stderr == "pyprof: 1 of 2 values shown; -n 0 shows all\n"
+        nothing = cli("top", file, "--by", "route")
+        assert (nothing.returncode, nothing.stdout) == (1, "")
+        assert nothing.stderr == (
+            f"pyprof: {file}: no sample has the label route; label keys there are: endpoint, trace_id\n"
+        )
 
     def test_directory(self, cli: Run, talk_file: Path) -> None:
         save(talk(), talk_file.with_name("again.pb.gz"))
@@ -267,6 +297,7 @@ class TestUsage:
             ["top", "x", "-n", "many"],
             ["top", "x", "--label", "novalue"],
             ["top", "x", "--label", "=v"],
+            ["top", "x", "--by", "endpoint", "--cum"],
             ["flame", "x"],
         ],
         ids=" ".join,
