@@ -59,7 +59,7 @@ def profile_talk(output: Path, seconds: float) -> Path:
 
 
 def profile_shop(output: Path, seconds: float) -> Path:
-    """The shop, which knows nothing of pyprof, under PYPROF_ENABLED=1 and load."""
+    """The shop, which only labels its requests, under PYPROF_ENABLED=1 and load."""
     profiles = output / "shop"
     environment = clean_environment(
         PYPROF_ENABLED="1", PYPROF_OUTPUT=str(profiles), PYPROF_SERVICE_NAME="shop"
@@ -91,11 +91,15 @@ def profile_shop(output: Path, seconds: float) -> Path:
     return profiles
 
 
-def show(title: str, profile: Path, page: Path, *, rows: int) -> None:
-    """Print the table of a profile as `pyprof top` does, and write its flame graph."""
-    table = python(["-m", "pyprof", "top", str(profile), "-n", str(rows)], timeout=60)
-    python(["-m", "pyprof", "flame", str(profile), "-o", str(page)], timeout=60)
+def show(title: str, profile: Path, *options: str) -> None:
+    """Print a table of a profile as `pyprof top` does."""
+    table = python(["-m", "pyprof", "top", str(profile), *options], timeout=60)
     print(f"\n{title}\n\n{table}", flush=True)
+
+
+def draw(profile: Path, page: Path) -> None:
+    """Write the flame graph of a profile."""
+    python(["-m", "pyprof", "flame", str(profile), "-o", str(page)], timeout=60)
 
 
 def main() -> int:
@@ -118,8 +122,11 @@ def main() -> int:
         talk = profile_talk(output, arguments.talk_seconds)
         note(f"[2/2] a web shop: {arguments.shop_seconds:g} s of load under PYPROF_ENABLED=1")
         shop = profile_shop(output, arguments.shop_seconds)
-        show("The talk's program, CPU time", talk, output / "talk.html", rows=8)
-        show("The shop under load, CPU time", shop, output / "shop.html", rows=20)
+        show("The talk's program, CPU time", talk, "-n", "8")
+        show("The shop under load, CPU time", shop, "-n", "20")
+        show("The shop under load, CPU time by route", shop, "--by", "endpoint")
+        draw(talk, output / "talk.html")
+        draw(shop, output / "shop.html")
     except (DemoError, OSError) as error:
         note(f"demo: {error}")
         return 1
