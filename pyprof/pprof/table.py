@@ -131,7 +131,7 @@ def by_label(profile: Profile, key: str, sample_type: str | None = None) -> list
         if value == 0:
             continue
         total += abs(value)
-        told = {str(label.value) for label in sample.labels if label.key == key}
+        told: set[str | None] = {str(label.value) for label in sample.labels if label.key == key}
         for one in told or {None}:
             flat[one] = flat.get(one, 0) + value
     rows = [LabelRow(value, own, total) for value, own in flat.items()]

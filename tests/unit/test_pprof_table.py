@@ -99,10 +99,7 @@ def test_by_label_adds_up_each_value_and_what_has_none() -> None:
         (0, (Label("endpoint", "/idle"),)),
     )
     assert format_by_label(by_label(profile, "endpoint"), "endpoint", "nanoseconds") == (
-        "Flat   Flat%  endpoint\n"
-        " 3us  37.50%  /a\n"
-        " 3us  37.50%  /b\n"
-        " 2us  25.00%  [no endpoint]\n"
+        "Flat   Flat%  endpoint\n 3us  37.50%  /a\n 3us  37.50%  /b\n 2us  25.00%  [no endpoint]\n"
     )
     assert [(row.value, row.flat) for row in by_label(profile, "pid")] == [(None, 7_000), ("7", 1_000)]
     assert by_label(labelled(), "endpoint") == []
