@@ -7,6 +7,8 @@ from datetime import datetime
 from itertools import groupby
 from pathlib import Path
 
+LONG = 0.2  # seconds
+
 
 @dataclass(frozen=True)
 class Span:
@@ -59,13 +61,14 @@ def traces(spans: Iterable[Span]) -> list[Trace]:
 
 
 def routes_table(found: Iterable[Trace]) -> str:
-    """Percentiles of what was waited for, in milliseconds, by route."""
-    lines = [f"{'Route':26}  Requests  p50 (ms)  p90 (ms)  p99 (ms)"]
+    """Percentiles of what was waited, in milliseconds, and the share of those who waited long, by route."""
+    lines = [f"{'Route':26}  Requests  p50 (ms)  p90 (ms)  p99 (ms)  > {LONG * 1e3:.0f} ms"]
     by_route = sorted(found, key=lambda trace: (trace.route, trace.waited))
     for route, group in groupby(by_route, lambda trace: trace.route):
         waits = [trace.waited * 1e3 for trace in group]
         p50, p90, p99 = (waits[int(len(waits) * share)] for share in (0.5, 0.9, 0.99))
-        lines.append(f"{route:26}  {len(waits):8}  {p50:8.0f}  {p90:8.0f}  {p99:8.0f}")
+        late = sum(wait > LONG * 1e3 for wait in waits) / len(waits)
+        lines.append(f"{route:26}  {len(waits):8}  {p50:8.0f}  {p90:8.0f}  {p99:8.0f}  {late:8.1%}")
     return "\n".join(lines)
 
 
