@@ -51,6 +51,7 @@ def main() -> None:
 
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     server = make_server("127.0.0.1", 0, app, threaded=True)
+    server.daemon_threads = False  # type: ignore[attr-defined] # it ends when the requests under way have ended
     signal.signal(signal.SIGTERM, end)
     print(f"http://127.0.0.1:{server.server_port}", flush=True)
     server.serve_forever()

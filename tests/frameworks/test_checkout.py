@@ -13,7 +13,9 @@ from ..conftest import ROOT
 from .serving import samples
 
 GUILTY = "location.parse_address"
-REQUESTS = 160  # half of them checkouts, every twentieth of those with a letter for an address
+REQUESTS = (
+    141  # half of them are checkouts, every twentieth of those has a letter for an address: the last one too
+)
 
 
 def spans(output: Path, service: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -38,7 +40,8 @@ def test_the_trace_leads_to_the_guilty_function(require: Any, run_process: Any, 
     finds no street in a letter. A fast one is in the function for some microseconds.
 
     Seen to fail: without RequestsInstrumentor, which hands the shop's trace on to the location service;
-    without PyprofSpanProcessor; with the function repaired; with every tenth fast one in it for long, too.
+    without PyprofSpanProcessor; with the function repaired; with every tenth fast one in it for long, too;
+    with a location service that ends before its requests have.
     """
     require.module("opentelemetry.instrumentation.flask", "frameworks")
     require.module("opentelemetry.instrumentation.requests", "frameworks")
@@ -53,7 +56,7 @@ def test_the_trace_leads_to_the_guilty_function(require: Any, run_process: Any, 
     }
     slow = {trace for trace, code in status.items() if code == 404}
     all_traces = {trace for trace, _ in spans(output, "shop")}
-    assert (len(slow), len(all_traces)) == (REQUESTS // 40, REQUESTS)
+    assert (len(slow), len(all_traces)) == (4, REQUESTS)
     assert slow < all_traces
 
     profile = pprof.read(str(output / "profiles"))
