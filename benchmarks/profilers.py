@@ -136,7 +136,7 @@ class PyprofFlask(Pyprof):
     def stop(self) -> None:
         self.app.wsgi_app = self.without
         del self.app.extensions["pyprof"]
-        self.app.before_request_funcs[None].pop(0)
+        self.app.url_value_preprocessors[None].pop(0)
         super().stop()
 
 

@@ -1,5 +1,7 @@
 """What the integrations share: values of labels, the one start, and that no fault of ours gets out."""
 
+from __future__ import annotations  # closures made for each request would make theirs each time
+
 import functools
 import logging
 from collections.abc import Callable, Mapping

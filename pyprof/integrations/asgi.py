@@ -6,6 +6,8 @@
 The route is what these frameworks leave in the scope, which is read and never changed.
 """
 
+from __future__ import annotations  # closures made for each request would make theirs each time
+
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 

@@ -7,6 +7,7 @@ Options given in code win over the environment, which wins over the configuratio
 """
 
 import os
+from typing import Any
 
 import flask
 
@@ -22,6 +23,7 @@ class Pyprof:
 
     def __init__(self, app: flask.Flask | None = None, **options: object) -> None:
         self._options = options
+        self._is_started = False
         if app is not None:
             self.init_app(app)
 
@@ -31,19 +33,22 @@ class Pyprof:
             return
         app.extensions["pyprof"] = self
         app.wsgi_app = PyprofMiddleware(app.wsgi_app)  # type: ignore[method-assign]
-        # Before all others: what they do belongs to the route too.
-        app.before_request_funcs.setdefault(None, []).insert(0, self._before_request)
+        # First, and before what runs before a request: what they do belongs to the route too.
+        app.url_value_preprocessors.setdefault(None, []).insert(0, self._begin_request)
         if not _is_reloader():
             self._start(app)
 
     def _start(self, app: flask.Flask) -> None:
+        self._is_started = True
         start_once('app.config["PYPROF"]', app.config.get("PYPROF"), **self._options)
 
     @guarded
-    def _before_request(self) -> None:
-        self._start(flask.current_app)
-        labels: RequestLabels | None = flask.request.environ.get(KEY)
-        rule = flask.request.url_rule
+    def _begin_request(self, endpoint: str | None, values: dict[str, Any] | None) -> None:
+        request = flask.request._get_current_object()  # type: ignore[attr-defined]
+        if not self._is_started:
+            self._start(flask.current_app)
+        labels: RequestLabels | None = request.environ.get(KEY)
+        rule = request.url_rule
         if labels is not None and rule is not None:
             labels.set_endpoint(rule.rule)
 

@@ -5,6 +5,8 @@
 WSGI has no word for routes: Flask's and Bottle's are found in `environ`, for others `route` tells them.
 """
 
+from __future__ import annotations  # closures made for each request would make theirs each time
+
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +26,12 @@ class PyprofMiddleware:
     """
 
     def __init__(
-        self, app: "WSGIApplication", *, route: "Callable[[WSGIEnvironment], str | None] | None" = None
+        self, app: WSGIApplication, *, route: Callable[[WSGIEnvironment], str | None] | None = None
     ) -> None:
         self.app = app
         self._route = guarded(route or _route)
 
-    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request = RequestLabels(environ.get("REQUEST_METHOD", ""))
         environ[KEY] = request
 
@@ -51,11 +53,11 @@ class PyprofMiddleware:
                 return body
         return _Body(body, request, lambda: self._finish(request, environ))
 
-    def _finish(self, request: RequestLabels, environ: "WSGIEnvironment") -> None:
+    def _finish(self, request: RequestLabels, environ: WSGIEnvironment) -> None:
         self._look_for_route(request, environ)
         request.finish()
 
-    def _look_for_route(self, request: RequestLabels, environ: "WSGIEnvironment") -> None:
+    def _look_for_route(self, request: RequestLabels, environ: WSGIEnvironment) -> None:
         if not request.has_endpoint:
             request.set_endpoint(self._route(environ))
 
@@ -86,13 +88,13 @@ class _Body:
             self._finish()
 
 
-def _is_made(body: object, environ: "WSGIEnvironment") -> bool:
+def _is_made(body: object, environ: WSGIEnvironment) -> bool:
     """Whether nothing of the application runs while the body is sent."""
     wrapper = environ.get("wsgi.file_wrapper")
     return isinstance(body, (list, tuple)) or (isinstance(wrapper, type) and isinstance(body, wrapper))
 
 
-def _route(environ: "WSGIEnvironment") -> str | None:
+def _route(environ: WSGIEnvironment) -> str | None:
     """The rule that Flask's request, or Bottle, has left there."""
     request = environ.get("werkzeug.request")
     rule = getattr(request, "url_rule", None) or environ.get("bottle.route")
