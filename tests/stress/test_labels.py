@@ -21,7 +21,7 @@ def churn(number):
     mine = str(number)
     while time.monotonic() < end:
         with pyprof.labels(thread=mine) as block, shared:
-            pyprof.set_labels(job=os.urandom(2).hex())
+            pyprof.set_labels(job=os.urandom(1).hex())
             kept = [bytes(300) for _ in range(20)]
             block.add(status=mine)
             context = contextvars.copy_context()
