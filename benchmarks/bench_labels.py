@@ -8,7 +8,7 @@ A turn is the same work with the profiler off and on, in an order that changes; 
 since what else the machine does only adds. "nothing" is a profiler that does nothing: its pairs are noise.
 Without a profiler labels cost what they cost with one; for them the difference is against an empty loop.
 
-Usage: python -m benchmarks.bench_labels [--rounds N] [--only NAME …] [--json FILE]
+Usage: python -m benchmarks.bench_labels [--quick] [--rounds N] [--only NAME …] [--json FILE]
 """
 
 import argparse
@@ -90,10 +90,13 @@ def report(turns: dict[str, dict[str, list[Turn]]]) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="The cost of labels, tasks and greenlets.")
+    parser.add_argument("--quick", action="store_true", help="a minute or two; for a look, not for a claim")
     parser.add_argument("--rounds", type=int, default=15, help="alternations")
     parser.add_argument("--only", nargs="+", default=list(NAMES), help="profilers by name")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.rounds = 3
     names = ["nothing", *those_installed(arguments.only)]
     warn_if_busy()
     begin = time.monotonic()
