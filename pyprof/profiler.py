@@ -378,7 +378,7 @@ def start(
         if _deferred is not None:
             log.warning(_RUNS_ALREADY)
         else:
-            _deferred = options
+            _deferred = {**options, "settings": settings}
             servers.call_in_workers(_start_deferred)
         return Profiler(config)
     _hook()  # before the lock: a child forked by another thread meanwhile needs a new one

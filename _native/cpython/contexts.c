@@ -51,48 +51,57 @@ static struct {
 
 static bool is_of(const PyObject *copy, const PyTypeObject *type) { return copy->ob_type == type; }
 
-/* The pair of the variable in a bitmap node. False: it has none. */
-static bool read_pair(const char *node, uint32_t bit, const char **pair, pyprof_context_state state) {
-    struct {
-        bitmap_node node;
-        const char *more[2 * (FIRST_PAIRS - 1)];
-    } copy;
-    /* A small node ends before this does; that nothing comes after it is rare. */
-    size_t size = state == PYPROF_MAY_CHANGE ? sizeof(copy) : sizeof(copy.node) - sizeof(copy.node.pairs);
-    if (!pyprof_context_copy(&copy, node, size, state)) {
-        size = offsetof(bitmap_node, pairs);
-        if (!pyprof_context_copy(&copy, node, size, state)) {
-            return false;
-        }
-    }
-    if (!(copy.node.bitmap & bit)) {
-        return false;
-    }
-    const size_t number = (size_t)__builtin_popcount(copy.node.bitmap & (bit - 1));
-    const size_t at = offsetof(bitmap_node, pairs) + number * sizeof(copy.node.pairs);
-    if (at + sizeof(copy.node.pairs) <= size) {
-        memcpy(pair, (const char *)&copy + at, sizeof(copy.node.pairs));
+/* The beginning of a node, and its first pairs if it is a bitmap node. */
+typedef struct {
+    bitmap_node node;
+    const char *more[2 * (FIRST_PAIRS - 1)];
+    size_t size; /* what could be read */
+} node_copy;
+
+static const PyTypeObject *type_of(const node_copy *copy) { return ((const PyObject *)copy)->ob_type; }
+
+/* A small node ends before its copy does; that no memory comes after it is rare. */
+static bool read_node(node_copy *copy, const char *node, pyprof_context_state state) {
+    copy->size = offsetof(node_copy, size);
+    if (state == PYPROF_MAY_CHANGE && pyprof_context_copy(copy, node, copy->size, state)) {
         return true;
     }
-    return pyprof_context_copy(pair, node + at, sizeof(copy.node.pairs), state);
+    copy->size = offsetof(bitmap_node, pairs);
+    return pyprof_context_copy(copy, node, copy->size, state);
+}
+
+/* The pair of the variable in a bitmap node. False: it has none. */
+static bool read_pair(const node_copy *copy, const char *node, uint32_t bit, const char **pair,
+                      pyprof_context_state state) {
+    if (!(copy->node.bitmap & bit)) {
+        return false;
+    }
+    const size_t number = (size_t)__builtin_popcount(copy->node.bitmap & (bit - 1));
+    const size_t at = offsetof(bitmap_node, pairs) + number * sizeof(copy->node.pairs);
+    if (at + sizeof(copy->node.pairs) <= copy->size) {
+        memcpy(pair, (const char *)copy + at, sizeof(copy->node.pairs));
+        return true;
+    }
+    return pyprof_context_copy(pair, node + at, sizeof(copy->node.pairs), state);
 }
 
 static const char *find_in(const char *node, pyprof_context_state state) {
     uint32_t hash = (uint32_t)known.hash;
     for (int level = 0; level < LEVELS && node != NULL; level++, hash >>= BITS) {
-        PyObject head;
+        node_copy copy;
         const char *pair[2];
-        if (!pyprof_context_copy(&head, node, sizeof(head), state)) {
+        if (!read_node(&copy, node, state)) {
             return NULL;
         }
-        if (is_of(&head, known.array_type)) {
+        if (type_of(&copy) == known.array_type) {
             const char *at = node + offsetof(array_node, children) + (hash & MASK) * sizeof(node);
             if (!pyprof_context_copy(&node, at, sizeof(node), state)) {
                 return NULL;
             }
             continue;
         }
-        if (!is_of(&head, known.bitmap_type) || !read_pair(node, 1u << (hash & MASK), pair, state)) {
+        if (type_of(&copy) != known.bitmap_type ||
+            !read_pair(&copy, node, 1u << (hash & MASK), pair, state)) {
             return NULL;
         }
         if (pair[0] != NULL) {
@@ -170,11 +179,13 @@ static const PyTypeObject *type_of_array(const PyContext *context) {
     uint32_t hash = (uint32_t)known.hash;
     for (int level = 0; level < LEVELS && node != NULL; level++, hash >>= BITS) {
         const PyTypeObject *type = Py_TYPE((PyObject *)node);
+        node_copy copy;
         const char *pair[2];
         if (type != known.bitmap_type) {
             return type->tp_itemsize == 0 && (size_t)type->tp_basicsize >= sizeof(array_node) ? type : NULL;
         }
-        if (!read_pair(node, 1u << (hash & MASK), pair, PYPROF_STANDS_STILL) || pair[0] != NULL) {
+        if (!read_node(&copy, node, PYPROF_STANDS_STILL) ||
+            !read_pair(&copy, node, 1u << (hash & MASK), pair, PYPROF_STANDS_STILL) || pair[0] != NULL) {
             return NULL;
         }
         node = pair[1];

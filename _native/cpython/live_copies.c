@@ -107,12 +107,12 @@ static size_t reads_of_holders(const pyprof_live_stack *stack, const char **held
     return n;
 }
 
-/* The variables of the context that the thread is expected to have. */
-static size_t read_of_variables(const pyprof_live_thread *thread, const char **variables, pyprof_read *read) {
-    if (thread->context == NULL) {
+/* The variables of the context that the thread is expected to have; NULL: of none. */
+static size_t read_of_variables(const char *context, const char **variables, pyprof_read *read) {
+    if (context == NULL) {
         return 0;
     }
-    *read = (pyprof_read){variables, pyprof_context_variables_place(thread->context), sizeof(*variables)};
+    *read = (pyprof_read){variables, pyprof_context_variables_place(context), sizeof(*variables)};
     return 1;
 }
 
@@ -132,12 +132,13 @@ bool pyprof_live_reads(pyprof_live_thread *thread, pyprof_live_stack *stack, pyp
     stack->stray_count = 0;
     stack->chunk_bytes = 0;
     stack->earlier_variables = stack->variables = NULL;
+    stack->asked.context = stack->reads_context ? thread->context : NULL;
     stack->walks++;
     if (thread->frame_holder != NULL) {
         expect(stack, stack->holders, MOST_HOLDERS, thread->frame_holder);
     }
     n += reads_of_holders(stack, stack->held[0], reads + n);
-    n += read_of_variables(thread, &stack->earlier_variables, reads + n);
+    n += read_of_variables(stack->asked.context, &stack->earlier_variables, reads + n);
     const bool has_chunk = is_sane_chunk(thread);
     if (has_chunk && !place_chunk(thread, stack)) {
         return false;
@@ -171,7 +172,7 @@ bool pyprof_live_reads(pyprof_live_thread *thread, pyprof_live_stack *stack, pyp
 #if PYPROF_FRAME_ON_C_STACK
     n += reads_of_holders(stack, stack->held[2], reads + n);
 #endif
-    n += read_of_variables(thread, &stack->variables, reads + n);
+    n += read_of_variables(stack->asked.context, &stack->variables, reads + n);
     *count = n;
     return true;
 }
@@ -217,7 +218,8 @@ bool pyprof_live_variables(const pyprof_live_thread *thread, const pyprof_live_s
 bool pyprof_live_has_variables(const pyprof_live_thread *thread, const void *variables) {
     const char *now = NULL;
     pyprof_read read;
-    return (read_of_variables(thread, &now, &read) == 0 || pyprof_read_memory(&read, 1)) && now == variables;
+    return (read_of_variables(thread->context, &now, &read) == 0 || pyprof_read_memory(&read, 1)) &&
+           now == variables;
 }
 
 bool pyprof_live_copy_again(pyprof_live_thread *thread, pyprof_live_stack *stack, bool *is_copied) {

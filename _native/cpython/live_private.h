@@ -127,8 +127,9 @@ struct pyprof_live_stack {
     pyprof_expected holders[MOST_HOLDERS];
     /* The frame that each had: read with the thread state, when the first copy had been made, at the end. */
     const char *held[3][MOST_HOLDERS];
-    /* Of the context that the thread had when the copies were asked for; with either. */
+    /* Of the context that the thread had when the copies were asked for; with either, if they are wanted. */
     const char *earlier_variables, *variables;
+    bool reads_context;
     const char *frame_later; /* the innermost, after the thread state; another one if it has changed */
     uint64_t walks;
     /* By the frame's address. A frame of C code says nothing else, and is still the same if that lies on the

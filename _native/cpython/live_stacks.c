@@ -399,6 +399,7 @@ pyprof_live_result pyprof_walk_live(pyprof_live_thread *thread, pyprof_live_stac
                                     pyprof_find_code find, pyprof_live_walk *walk) {
     pyprof_live_result result = PYPROF_LIVE_TORN;
     walk->gave_up_whole_copy = walk->stood_still = walk->is_incomplete = false;
+    stack->reads_context = walk->reads_context;
     if (is_copied && walk->reads_context && thread->context != stack->asked.context &&
         !pyprof_live_copy_again(thread, stack, &is_copied)) {
         return PYPROF_LIVE_TORN;

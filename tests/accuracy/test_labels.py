@@ -19,7 +19,7 @@ pytestmark = pytest.mark.accuracy
 
 
 def of_value(profile: Profile, value: str) -> Profile:
-    return profile.where(lambda stack: any(frame.name == f"__main__.{value}" for frame in stack.frames))
+    return profile.where(lambda stack: any(frame.name == f"slices.{value}" for frame in stack.frames))
 
 
 def check(recording: Recording, points: float) -> None:
@@ -65,7 +65,7 @@ def test_work_is_charged_to_the_labels_it_has(recorded: Record) -> None:
 def test_greenlets_have_labels_of_their_own(recorded: Record, require: Any, patch: str) -> None:
     """Each greenlet has a context: nothing of theirs is asked for at a switch.
 
-    Seen to fail: with the context that the thread had at the tick before, half of all crosses."""
+    Seen to fail: where greenlets were expected to inherit labels, which gevent does not let them."""
     require.module("gevent")
     recording = recorded("labelled_greenlets", sample_rate=1000, arguments={"patch": patch})
     check(recording, points=3)  # up to 22 % of 3,600 ticks: 0.7 points
@@ -82,7 +82,7 @@ def test_greenlets_have_labels_of_their_own(recorded: Record, require: Any, patc
 def test_wall_time_of_tasks_that_await(recorded: Record) -> None:
     """Looked at ten times a second, so 0.1 s of each is chance: 1.4 points.
 
-    Seen to fail: without the label of the task's own context; with one look a second (3.9 points off)."""
+    Seen to fail: without the labels of the task's own context; with a look every three seconds."""
     profile = recorded("awaiting", task_wall=True).whole
     awaiting = profile.where(lambda stack: stack.frames[-1].name == "[awaiting]")
     waited = awaiting.where(lambda stack: stack.frames[1].name == "__main__.waits").by_label("job", "wall")

@@ -6,7 +6,8 @@ import time
 if os.environ.get("BY_CODE"):
     import pyprof
 
-    pyprof.start(service_name="app")
+    settings = {"output": os.environ["ONLY_SETTINGS"]} if "ONLY_SETTINGS" in os.environ else None
+    pyprof.start(service_name="app", settings=settings)
 
 BURN = 0.3
 """CPU seconds that a request takes."""

@@ -65,6 +65,17 @@ def test_workers(require: Any, tmp_path: Path, start: str, options: str, status:
     assert_profiles(tmp_path, {worker: BURN}, child, masters=0)
 
 
+def test_settings_of_a_framework_reach_the_workers(require: Any, tmp_path: Path) -> None:
+    """Seen to fail: with the arguments of a start that waits for them kept without its settings."""
+    command = [require.program("uwsgi"), *OPTIONS, "--master", "--module", "app"]
+    environ = {**STARTS["by code"], "ONLY_SETTINGS": str(tmp_path), "PYPROF_OUTPUT": ""}
+    with serving(command, tmp_path, environ) as server:
+        worker = server.get("/burn")
+        wait_until_idle(worker)
+        assert server.end(signal.SIGINT) == 0
+    assert processes(tmp_path)[worker].seconds("burn") >= BURN / 2
+
+
 @pytest.mark.parametrize("options", ["--master --enable-threads --threads 2", "--master --gevent 2"])
 def test_intervals(require: Any, tmp_path: Path, options: str) -> None:
     """Profiles leave while the worker waits. uWSGI ends it without `atexit` where a thread is in a request,

@@ -7,37 +7,14 @@ named after the values, so that a sample with another one's label can be told.
 import asyncio
 import contextvars
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from time import thread_time
 
 from recording import Truth, record
+from slices import SLICE, Slice, one, two
 
 import pyprof
 
 SLICES = 120
-SLICE = 0.002
-
-
-def burn_until(end: float) -> None:
-    while thread_time() < end:
-        for _ in range(50):
-            pass
-
-
-def one(truth: Truth, label: str, seconds: float = SLICE) -> None:
-    begin = thread_time()
-    burn_until(begin + seconds)
-    truth.add_label(label, "one", thread_time() - begin)
-
-
-def two(truth: Truth, label: str, seconds: float = 2 * SLICE) -> None:
-    begin = thread_time()
-    burn_until(begin + seconds)
-    truth.add_label(label, "two", thread_time() - begin)
-
-
-Slice = Callable[[Truth, str], None]
 
 
 async def in_tasks(truth: Truth) -> None:

@@ -8,13 +8,12 @@ import asyncio
 import contextvars
 import json
 import sys
-from collections.abc import Callable
-from time import thread_time
 
 import gevent
 import gevent.event
 from gevent import monkey
 from recording import Truth, record
+from slices import Slice, one, two
 
 import pyprof
 
@@ -23,32 +22,9 @@ if PATCH == "before":
     monkey.patch_all()
 
 SLICES = 200
-SLICE = 0.002
-
-
-def burn_until(end: float) -> None:
-    while thread_time() < end:
-        for _ in range(50):
-            pass
-
-
-def one(truth: Truth, label: str) -> None:
-    begin = thread_time()
-    burn_until(begin + SLICE)
-    truth.add_label(label, "one", thread_time() - begin)
-
-
-def two(truth: Truth, label: str) -> None:
-    begin = thread_time()
-    burn_until(begin + 2 * SLICE)
-    truth.add_label(label, "two", thread_time() - begin)
-
 
 truths: list[Truth] = []
 started_before = gevent.event.Event()
-
-
-Slice = Callable[[Truth, str], None]
 
 
 def turns(work: Slice, label: str) -> None:
